@@ -94,6 +94,19 @@ def test_an_unforeseen_exception_tells_where_and_not_what(
     assert form.format(record("it failed", error=error)).count(SECRET) == 3
 
 
+@either_form
+def test_a_library_that_repeats_an_exception_tells_its_first_line(
+    form: logging.Formatter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("SUITE_DEBUG", raising=False)
+    error = raised(ValueError(SECRET))
+    told = record("Task exception was never retrieved\nfuture: <Task exception=%r>", error, error=error)
+    told.name = "asyncio"
+    line = form.format(told)
+    assert "Task exception was never retrieved" in line
+    assert SECRET not in line
+
+
 @pytest.mark.parametrize(
     "text",
     [
@@ -124,6 +137,14 @@ def test_a_credential_in_a_text_of_others_is_hidden(form: logging.Formatter, tex
 )
 def test_what_is_no_credential_stays(text: str) -> None:
     assert redacted(text) == text
+
+
+REPEATED = ["x", "x:", "//", "'", '"', "bearer ", "a://", "password", "sk-", "@", " ", "=x"]
+
+
+@pytest.mark.parametrize("part", REPEATED)
+def test_a_long_text_is_looked_through_in_one_go(part: str) -> None:
+    assert redacted(part * 50_000), "a pattern that goes back would take minutes"
 
 
 def test_a_node_logs_what_its_models_process_has_logged(caplog: pytest.LogCaptureFixture) -> None:

@@ -84,6 +84,7 @@ BY_ACTION: Final[Mapping[str, tuple[str, ...]]] = {
     "retract_model_evaluation": ("evaluation_not_found", *_APPEND, *_QUERY),
     "compare_models": _QUERY,
     "get_errors": _QUERY,
+    "get_error_groups": _QUERY,
     "explain": ("model_not_found", "not_a_decision", "event_gone", "time_before_log", *_QUERY),
     "get_fleet": _QUERY,
     "rebuild_projection": ("conflict", "rebuild_would_lose", "read_model_unavailable"),

@@ -9,6 +9,7 @@ It may be used from any thread. What happened to it waits in `take_events` for w
 
 from __future__ import annotations
 
+import logging
 import math
 import threading
 from collections import deque
@@ -26,13 +27,16 @@ from suite.domain.breaker import (
     Tried,
     Withdrawn,
     decide,
+    described,
     evolve,
     may_try,
 )
 from suite.errors import Unavailable
 from suite.identity import Clock
-from suite.messages.events import BreakerEvent, BreakerKind
+from suite.messages.events import BreakerClosed, BreakerEvent, BreakerKind, BreakerOpened
 from suite.redaction import redacted
+
+logger = logging.getLogger("suite")
 
 MOST_EVENTS: Final = 64
 """So many events wait to be taken, the newest ones."""
@@ -122,8 +126,8 @@ class CircuitBreaker:
         seconds = self.wait_seconds
         again = f"in {math.ceil(seconds)} s" if seconds else "at this moment"
         return (
-            f"the {kind.replace('_', ' ')} {name} is left alone, as it failed {state.failures} times in a "
-            f"row, the last time with: {state.reason}; it is tried again {again}"
+            f"{described(kind, name)} is left alone, as it failed {state.failures} times in a row, "
+            f"the last time with: {state.reason}; it is tried again {again}"
         )
 
     def take_events(self) -> list[BreakerEvent]:
@@ -133,6 +137,12 @@ class CircuitBreaker:
             self._events.clear()
             return taken
 
+    def follow(self, event: BreakerEvent) -> None:
+        """Take over what has happened to it in another process."""
+        with self._lock:
+            self._state = evolve(self._state, event, self._clock())
+            self._events.append(event)
+
     def _see(self, seen: Seen) -> None:
         now = self._clock()
         follows = decide(self._state, seen, self._policy, self.of, now)
@@ -141,3 +151,18 @@ class CircuitBreaker:
             state = evolve(state, follows, now)
             self._events.append(follows)
         self._state = state
+
+
+def log_event(event: BreakerEvent) -> None:
+    """Have this process log the begin and the end of an outage."""
+    what = described(event.kind, event.name)
+    match event:
+        case BreakerOpened(after_trial=False):
+            logger.warning(
+                "%s has failed %d times in a row and is left alone for a while: %s",
+                what,
+                event.failures,
+                event.reason,
+            )
+        case BreakerClosed():
+            logger.warning("%s works again", what)

@@ -13,10 +13,17 @@ from typing import ClassVar, Self
 
 RETRY_AFTER_MS = 1000
 """When to try again if the time until that succeeds is unknown."""
-_LONGEST_BEGINNING = 3072
-_LONGEST_END = 1024
-"""How many characters of a message are kept. It may repeat what a client sent, which may have a megabyte; and
-a reply that is larger than a message of NATS may be would never arrive."""
+MESSAGE_CHARACTERS = 4096
+"""How much of a message is kept. It may repeat what a client sent, which may have a megabyte; and a reply
+that is larger than a message of NATS may be would never arrive."""
+
+
+def shortened(text: str, most: int) -> str:
+    """The text in `most` characters, without its middle if it has more: what to do stands at its end."""
+    if len(text) <= most:
+        return text
+    gap, end = " ... ", most // 4
+    return f"{text[: most - end - len(gap)]}{gap}{text[-end:]}"
 
 
 class SuiteError(Exception):
@@ -27,7 +34,7 @@ class SuiteError(Exception):
     """The HTTP status code for the error, sent as ``Nats-Service-Error-Code``."""
 
     def __init__(self, message: str | None = None, **details: str | int | float) -> None:
-        super().__init__(_shortened(message or (type(self).__doc__ or self.code).strip()))
+        super().__init__(shortened(message or (type(self).__doc__ or self.code).strip(), MESSAGE_CHARACTERS))
         self.details = details
         """Additional fields of the error reply, such as ``event_id``."""
         self.node = ""
@@ -41,13 +48,6 @@ class SuiteError(Exception):
     def copy(self) -> Self:
         """One that says the same. Of an error that is kept, raise copies: it would gather tracebacks."""
         return copy(self)
-
-
-def _shortened(message: str) -> str:
-    """The message without its middle, if it is too long: what to do stands at its end."""
-    if len(message) <= _LONGEST_BEGINNING + _LONGEST_END:
-        return message
-    return f"{message[:_LONGEST_BEGINNING]} ... {message[-_LONGEST_END:]}"
 
 
 class InvalidJson(SuiteError):

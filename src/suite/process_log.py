@@ -67,7 +67,7 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
             time=datetime.fromtimestamp(record.created, UTC),
             level=record.levelname.lower(),
             logger=record.name,
-            message=_said(record.getMessage()),
+            message=_said(_message(record)),
             model_id=getattr(record, "model_id", ""),
             exception=_said(_exception(record)),
             trace_id=trace_id,
@@ -146,6 +146,15 @@ def _log_unraisable(failed: sys.UnraisableHookArgs) -> None:
     logger.error("%s", failed.err_msg or "an exception could not be raised", exc_info=failed.exc_value)
 
 
+def _message(record: logging.LogRecord) -> str:
+    """What a record says. Libraries repeat an exception behind the first line, asyncio for one."""
+    message = record.getMessage()
+    is_foreign = record.name.partition(".")[0] != "suite"
+    if is_foreign and record.exc_info and not os.environ.get(DEBUG_VARIABLE):
+        return message.partition("\n")[0]
+    return message
+
+
 def _said(text: str) -> str:
     """The text without credentials, as UTF-8 can write it: names of files may be none."""
     return redacted(text.encode(errors="backslashreplace").decode())
@@ -155,10 +164,9 @@ def _trace_ids(record: logging.LogRecord) -> tuple[str, str]:
     """The ids of the trace and the span in which something was logged; empty outside of any."""
     if hasattr(record, "trace_id"):
         return record.trace_id, record.span_id  # type: ignore[attr-defined]
-    from opentelemetry import trace  # a model's process starts sooner without it
+    from suite import telemetry  # a model's process starts sooner without it
 
-    span = trace.get_current_span().get_span_context()
-    return (f"{span.trace_id:032x}", f"{span.span_id:016x}") if span.is_valid else ("", "")
+    return telemetry.trace_ids() or ("", "")
 
 
 def _exception(record: logging.LogRecord) -> str:

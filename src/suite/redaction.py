@@ -13,7 +13,7 @@ HIDDEN: Final = "***"
 
 _PATTERNS: Final = (
     # The user and the password in a URL.
-    (re.compile(r"([a-z][a-z0-9+.-]*://)[^\s/@]+@", re.IGNORECASE), rf"\1{HIDDEN}@"),
+    (re.compile(r"://[^\s/@]+@"), f"://{HIDDEN}@"),
     # The value of an Authorization header.
     (re.compile(r"\b(bearer|basic)\s+[A-Za-z0-9._~+/=-]{8,}", re.IGNORECASE), rf"\1 {HIDDEN}"),
     # Keys of the gateway, and those of other services of this form.

@@ -14,11 +14,12 @@ import msgspec
 import psutil
 import pytest
 
-from suite.bus import embedded
+from suite.bus import embedded, store_lock
 from suite.bus.connection import Connection, Message
 from suite.bus.credentials import Credentials
 from suite.bus.embedded import EmbeddedServer, find_server, last_port
-from suite.errors import AccessDenied, DataDirUnusable, PortTaken, ServerNotFound, SuiteError
+from suite.bus.store_lock import StoreLock
+from suite.errors import AccessDenied, DataDirInUse, DataDirUnusable, PortTaken, ServerNotFound, SuiteError
 from suite.messages.actor import NatsAccess
 from support.nats import eventually, restart_nats, running_nats
 
@@ -267,6 +268,53 @@ async def test_it_dies_with_its_parent_however_that_dies(tmp_path: Path, end: si
     await eventually(lambda: not running(server))
 
 
+async def killed_parent(directory: Path, *, is_frozen: bool) -> int:
+    """Kill the parent of a server, which may be frozen before. Returns the server's process id."""
+    async with await anyio.open_process(
+        [sys.executable, "-c", PARENT, str(directory)], stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    ) as parent:
+        assert parent.stdout is not None
+        server = int(await parent.stdout.receive())
+        if is_frozen:
+            os.kill(server, signal.SIGSTOP)
+        parent.kill()
+        await parent.wait()
+    return server
+
+
+async def test_the_server_of_a_killed_node_ends_in_order_before_the_next_one_begins(tmp_path: Path) -> None:
+    before = await killed_parent(tmp_path / "nats", is_frozen=False)
+    async with EmbeddedServer.start(tmp_path / "nats") as server:
+        assert not running(before)
+        assert server.pid != before
+        assert "JetStream Shutdown" in (tmp_path / "nats" / "nats-server.log").read_text()
+
+
+async def test_a_frozen_server_of_a_killed_node_is_killed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store_lock, "PATIENCE_SECONDS", 0.2)
+    before = await killed_parent(tmp_path / "nats", is_frozen=True)
+    assert running(before)
+    async with EmbeddedServer.start(tmp_path / "nats"):
+        assert not running(before)
+
+
+async def test_a_store_that_another_server_uses_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store_lock, "PATIENCE_SECONDS", 0.2)
+    monkeypatch.setattr(store_lock, "KILLED_SECONDS", 0.2)
+    (tmp_path / "nats").mkdir()
+    held = StoreLock.take(tmp_path / "nats")
+    try:
+        with pytest.raises(DataDirInUse, match="another nats-server uses"):
+            async with EmbeddedServer.start(tmp_path / "nats"):
+                pass
+    finally:
+        held.release()
+
+
 def running(pid: int) -> bool:
     try:
         return bool(psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)
@@ -279,4 +327,4 @@ async def test_nothing_is_left_behind(tmp_path: Path) -> None:
         pid = server.pid
     assert not running(pid)
     names = {path.name for path in files_below(tmp_path) if "jetstream" not in path.parts}
-    assert names == {"nats-server.conf", "nats-server.log", "nats-server.out", "port"}
+    assert names == {"nats-server.conf", "nats-server.lock", "nats-server.log", "nats-server.out", "port"}

@@ -12,7 +12,7 @@ import anyio
 import msgspec
 import pytest
 
-from suite.bus.bucket import Bucket, store_breaker
+from suite.bus.bucket import STORE_POLICY, Bucket, store_breaker
 from suite.bus.connection import Connection, Message
 from suite.bus.credentials import Credentials
 from suite.bus.embedded import EmbeddedServer
@@ -20,6 +20,7 @@ from suite.bus.object_store import CHUNK_BYTES, ObjectStore, Storage
 from suite.errors import AccessDenied, ServerUnsuitable, StoreFull, Unavailable
 from suite.identity import new_id
 from support.cluster import nats_cluster, stream_info
+from support.faults import KillableServer
 from support.nats import PATIENCE_SECONDS, running_nats
 
 BUCKET = "SUITE_TEST"
@@ -150,3 +151,37 @@ async def patiently(bucket: Bucket, name: str) -> bytes | None:
                     return await store.get(name)
             except Unavailable:
                 await anyio.sleep(0.1)
+
+
+async def test_a_store_that_is_away_is_left_alone_after_some_failures(tmp_path: Path) -> None:
+    now = 0.0
+    async with (
+        KillableServer.start(tmp_path) as server,
+        Connection.open(server.access, name="test") as connection,
+    ):
+        breaker = store_breaker(BUCKET, node="box1", clock=lambda: now)
+        bucket = Bucket(
+            connection,
+            BUCKET,
+            ttl_seconds=60,
+            max_bytes=MAX_BYTES,
+            storage="memory",
+            replicas=1,
+            new_id=new_id,
+            breaker=breaker,
+        )
+        await server.kill()
+        for _ in range(STORE_POLICY.failures):
+            with pytest.raises(Unavailable):
+                async with bucket.opened():
+                    pass
+        assert not breaker.is_closed
+        await server.up()
+        await connection.wait_connected(PATIENCE_SECONDS)
+        with pytest.raises(Unavailable, match=f"object store {BUCKET} is left alone"):
+            async with bucket.opened():
+                pass
+        now += STORE_POLICY.first_pause
+        async with bucket.opened() as store:
+            await store.put("part", b"data")
+        assert breaker.is_closed

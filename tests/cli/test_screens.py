@@ -46,6 +46,7 @@ COMMANDS = (
     "evaluations",
     "compare",
     "errors",
+    "errors --grouped",
     "usage --by model --by day",
     "predictions",
     "fleet",

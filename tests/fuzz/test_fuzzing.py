@@ -15,7 +15,7 @@ from support.fuzzing.targets import TARGETS
 
 SEED = int(os.environ.get("FUZZ_SEED", "15"))
 
-pytestmark = pytest.mark.asyncio(loop_scope="module")
+pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(180)]
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")

@@ -13,10 +13,12 @@ import anyio.lowlevel
 import pytest
 
 from suite.client import Client
+from suite.errors import Cancelled, SuiteError, Unavailable
 from suite.gateway.access import Everybody
 from suite.gateway.app import application
 from suite.gateway.gateway import Gateway
-from suite.identity import new_id, utc_now
+from suite.gateway.service_breaker import POLICY, service_breaker
+from suite.identity import Clock, new_id, utc_now
 from suite.messages.actions.status import HealthCheckReply
 from suite.messages.signals import Chunk, Signal
 from suite.telemetry import exposing
@@ -52,20 +54,28 @@ class Broken:
 
 
 @pytest.fixture
-def asked() -> Iterator[Asked]:
+def exposition() -> Iterator[Exposition]:
     """Measures while the test runs."""
     with exposing("off", node="test", process="gateway") as exposition:
-        yield Asked(exposition)
+        yield exposition
+
+
+@pytest.fixture
+def asked(exposition: Exposition) -> Asked:
+    return Asked(exposition)
 
 
 class Asked:
     """What came back for one chat, and the gateway that was asked."""
 
-    def __init__(self, exposition: Exposition) -> None:
-        self.client = Broken()
+    def __init__(
+        self, exposition: Exposition, client: Broken | None = None, clock: Clock = time.monotonic
+    ) -> None:
+        self.client = client or Broken()
         self.gateway = Gateway(
             cast("Client", self.client),
             Everybody([ORIGIN]),
+            service_breaker(node="box1", clock=clock),
             exposition=exposition,
             load_seconds=1,
             new_id=new_id,
@@ -82,7 +92,7 @@ class Asked:
         await self.send("POST", path, json.dumps({"model": "m", "messages": messages, **fields}).encode())
 
     async def send(self, method: str, path: str, body: bytes = b"") -> None:
-        bodies = [body]
+        bodies, self.body = [body], b""
 
         async def receive() -> MutableMapping[str, Any]:
             if bodies:
@@ -145,3 +155,60 @@ async def test_the_service_is_asked_for_its_health_once_a_second_at_most(asked: 
             tasks.start_soon(asked.send, "GET", path)
     assert (asked.status, json.loads(asked.body[:15])) == (200, {"status": "ok"})
     assert asked.client.health_checks == 1
+
+
+class Away(Broken):
+    """A service that does not answer, until it does."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked = 0
+        self.error: SuiteError = Unavailable("NATS cannot be reached")
+
+    async def answer(self, fields: Mapping[str, object], hear: Callable[[Signal], None]) -> None:
+        del fields
+        self.asked += 1
+        if self.error.code != "unavailable":
+            hear(Chunk(index=0, text="Once"))
+            await anyio.lowlevel.checkpoint()
+        raise self.error
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_while_the_service_is_away_requests_are_refused_and_one_tries_again(
+    stream: bool, exposition: Exposition
+) -> None:
+    now = 0.0
+    client = Away()
+    asked = Asked(exposition, client, clock=lambda: now)
+    for _ in range(POLICY.failures + 20):
+        await asked.chat(stream=stream)
+        assert asked.status == 503
+    assert client.asked == POLICY.failures
+    assert asked.headers["retry-after"] == "1"
+    assert "NATS cannot be reached" in json.loads(asked.body)["error"]["message"]
+    (state,) = [line for line in asked.counted.splitlines() if line.startswith("suite_breaker_state{")]
+    assert 'suite_breaker_kind="service"' in state
+    assert state.endswith(" 2.0"), "open"
+    await asked.send("GET", "/livez")
+    assert asked.status == 200
+    now += POLICY.first_pause
+    await asked.chat(stream=stream)
+    await asked.chat(stream=stream)
+    assert client.asked == POLICY.failures + 1
+    now += 2 * POLICY.first_pause
+    client.error = Cancelled("it has answered")
+    await asked.chat(stream=True)
+    assert asked.gateway.breaker.is_closed
+    facts = [event.fact for event in asked.gateway.breaker.take_events()]
+    assert facts == ["opened", "half_opened", "opened", "half_opened", "closed"]
+
+
+async def test_refusals_of_the_service_say_nothing_of_its_absence(exposition: Exposition) -> None:
+    client = Away()
+    client.error.node = "box1"  # a node has said it, of something else
+    asked = Asked(exposition, client)
+    for _ in range(2 * POLICY.failures):
+        await asked.chat()
+    assert client.asked == 2 * POLICY.failures
+    assert asked.gateway.breaker.is_closed

@@ -24,7 +24,7 @@ from suite.messages.events import Generated
 from support.command import run_command
 from support.gateway import Answered, RunningGateway, beside_a_node
 from support.models import CHAT_TEMPLATE, slow_model
-from support.service import history
+from support.service import facts, history
 
 SECONDS = 30.0
 SETTINGS = """
@@ -179,6 +179,9 @@ async def test_a_gateway_that_dies_is_started_again_and_meanwhile_requests_wait(
             while not any("HTTP" in problem for problem in (await client.health_check()).problems):
                 await anyio.sleep(0.01)
         await is_back(gateway, client)
+        with anyio.fail_after(SECONDS):
+            while facts(await history(client, "breaker.*.gateway.http.>"))[-1:] != ["breaker.closed"]:
+                await anyio.sleep(0.05)
 
 
 async def is_back(gateway: RunningGateway, client: Client) -> None:

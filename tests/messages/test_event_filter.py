@@ -11,7 +11,11 @@ from suite.messages.events import REGISTRY
 from suite.messages.subjects import Subjects
 
 SUBJECTS = Subjects()
-IDS = dict.fromkeys(("instance", "admission"), ("box.local", "SmolLM2-135M.Q4_1"))
+IDS = {
+    "instance": ("box.local", "SmolLM2-135M.Q4_1"),
+    "admission": ("box.local", "SmolLM2-135M.Q4_1"),
+    "breaker": ("box.local", "object_store", "SUITE_FILES"),
+}
 DEFAULT_IDS = ("SmolLM2-135M.Q4_1",)
 
 

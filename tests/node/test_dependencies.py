@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import itertools
 import logging
+import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import anyio
@@ -16,10 +17,14 @@ from nats.micro import add_service
 from suite import __version__
 from suite.bus.connection import Connection, Message
 from suite.bus.service import Service
+from suite.domain.breaker import Policy
 from suite.errors import DependencyMissing, InvalidConfiguration
-from suite.identity import new_id
+from suite.identity import new_id, utc_now
 from suite.messages.subjects import Subjects
-from suite.node.dependencies import wait_for_dependencies
+from suite.node import dependencies
+from suite.node.breakers import Breakers
+from suite.node.dependencies import wait_for_dependencies, watch_dependencies
+from suite.tasks import background
 from support.faults import KillableServer
 from support.nats import eventually, running_nats
 
@@ -153,3 +158,40 @@ async def test_a_name_that_no_service_can_have_is_refused(name: str, embedded: b
     async with external_nats(tmp_path) as (_, connection):
         with pytest.raises(InvalidConfiguration, match="dependencies"):
             await wait_for_dependencies(connection, ("suite", name), seconds=0, embedded=embedded)
+
+
+async def test_one_that_goes_later_is_told_and_seen_to_come_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dependencies, "WATCH_SECONDS", 0.02)
+    monkeypatch.setattr(dependencies, "POLICY", Policy(failures=2, first_pause=0.05, longest_pause=0.1))
+    breakers = Breakers("box1", now=utc_now, clock=time.monotonic)
+    async with external_nats(tmp_path) as (server, connection), background() as tasks:
+        async with micro_service(server, "CoreOrchestrator"):
+            tasks.start_soon(watch_dependencies, connection, ("CoreOrchestrator",), breakers)
+            await anyio.sleep(0.1)
+            (breaker,) = breakers
+            assert breaker.is_closed
+        await eventually(lambda: not breaker.is_closed)
+        (info,) = breakers.infos()
+        assert (info.kind, info.name, info.failures >= 2) == ("dependency", "CoreOrchestrator", True)
+        assert "has not answered a ping" in info.reason
+        async with micro_service(server, "CoreOrchestrator"):
+            await eventually(lambda: breaker.is_closed)
+        facts = [event.fact for event in breaker.take_events()]
+        assert (facts[0], facts[-2:]) == ("opened", ["half_opened", "closed"])
+
+
+async def test_without_nats_nobody_is_said_to_be_away(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dependencies, "WATCH_SECONDS", 0.02)
+    breakers = Breakers("box1", now=utc_now, clock=time.monotonic)
+    async with external_nats(tmp_path) as (server, connection), background() as tasks:
+        with suppress(ConnectionResetError):  # of the service's own connection
+            async with micro_service(server, "CoreOrchestrator"):
+                tasks.start_soon(watch_dependencies, connection, ("CoreOrchestrator",), breakers)
+                await server.kill()
+                await eventually(lambda: not connection.is_connected)
+                await anyio.sleep(0.2)
+                assert [each.is_closed for each in breakers] == [True]

@@ -24,7 +24,7 @@ from support.faults import KillableServer, free_port
 from support.journal import open_log
 from support.models import tiny_model
 from support.nats import running_nats
-from support.service import facts, service_and_client, serving
+from support.service import facts, history, service_and_client, serving
 from support.wire import slow_wire
 
 ENDS_SECONDS = 9.0
@@ -142,10 +142,21 @@ async def test_a_collector_that_is_away_costs_one_line_and_no_time(tmp_path: Pat
                 await client.unload_model("tiny")
         while "takes no traces" not in service.errors.read_text():
             await client.health_check()
+        health = await client.health_check()
+        (traces,) = [each for each in health.breakers if each.name == "traces"]
+        assert (traces.kind, health.status) == ("otlp", "HEALTHY")
+        assert f"127.0.0.1:{port}" in traces.reason
         with collector(port) as received:
             while not received:
                 await client.health_check()
                 await anyio.sleep(0.05)
+            while (told := facts(await history(client, "breaker.*.otlp.traces.>")))[-1:] != [
+                "breaker.closed"
+            ]:
+                await anyio.sleep(0.05)
+            states = {each.name: each.state for each in (await client.get_stats()).breakers}
+            assert states["traces"] == "closed"
+        assert told[:2] == ["breaker.opened", "breaker.half_opened"]
         assert await service.stop() == 0
     words = ("suite.telemetry", "opentelemetry.", "retrying")
     told = [line for line in service.errors.read_text().splitlines() if any(word in line for word in words)]

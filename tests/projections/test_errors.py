@@ -14,9 +14,16 @@ from hypothesis import strategies as st
 
 from suite.domain.incidents import incident
 from suite.errors import InvalidRequest
-from suite.messages.actions.projections import GetErrorsReply, GetErrorsRequest
+from suite.messages.actions.projections import (
+    GetErrorGroupsReply,
+    GetErrorGroupsRequest,
+    GetErrorsReply,
+    GetErrorsRequest,
+)
 from suite.messages.envelope import Recorded
 from suite.messages.events import (
+    BreakerClosed,
+    BreakerOpened,
     ErrorReported,
     Event,
     InstanceCrashed,
@@ -26,7 +33,7 @@ from suite.messages.events import (
     NodeStopped,
     Severity,
 )
-from suite.projections.errors import ErrorsProjection, errors
+from suite.projections.errors import ErrorsProjection, error_groups, errors
 from support.folding import (
     T0,
     batching_changes_nothing,
@@ -97,6 +104,7 @@ async def test_each_incident_is_an_entry_the_newest_first(db: aiosqlite.Connecti
         "node": "box1",
         "model_id": None,
         "timestamp": "2026-03-01T12:01:00.000000+00:00",
+        "count": 1,
     }
 
 
@@ -139,6 +147,69 @@ async def test_pages_come_to_the_same_as_one(db: aiosqlite.Connection, limit: in
     assert [seq for page in pages for seq in page] == [8, 7, 6, 5, 1]
     assert {len(page) for page in pages[:-1]} <= {limit}
     assert pages[-1]
+
+
+async def groups(db: aiosqlite.Connection, **request: object) -> GetErrorGroupsReply:
+    return await error_groups(db, msgspec.convert(request, GetErrorGroupsRequest))
+
+
+async def test_errors_are_counted_by_type_model_and_node() -> None:
+    storm = msgspec.structs.replace(reported(message="Again."), model_id="a", count=40, within_seconds=60.0)
+    log = log_of(
+        [reported(), load_failed("a"), load_failed("b"), load_failed("a"), storm, reported("info", "New.")]
+    )
+    async with read_model(PROJECTION) as db:
+        await fold(db, PROJECTION, log)
+        reply = await groups(db)
+    found = [
+        (each.error_type, each.model_id, each.count, each.last_seq, each.message) for each in reply.groups
+    ]
+    assert found == [
+        ("data_dir_unusable", None, 2, 6, "New."),
+        ("data_dir_unusable", "a", 40, 5, "Again."),
+        ("load_failed", "a", 2, 4, "It is no model."),
+        ("load_failed", "b", 1, 3, "It is no model."),
+    ]
+    first = reply.groups[0]
+    assert (first.node, first.severity) == ("box1", "info")
+    assert (first.first_seen, first.last_seen) == (
+        "2026-03-01T12:01:00.000000+00:00",
+        "2026-03-01T12:06:00.000000+00:00",
+    )
+
+
+async def test_groups_are_filtered_and_come_in_pages(db: aiosqlite.Connection) -> None:
+    assert [each.error_type for each in (await groups(db, error_type="actor_crashed")).groups] == [
+        "actor_crashed"
+    ] * 2
+    assert [each.model_id for each in (await groups(db, model_id="a")).groups] == ["a", "a"]
+    assert [each.error_type for each in (await groups(db, severity="critical")).groups] == [
+        "data_dir_unusable"
+    ]
+    pages, cursor = [], None
+    while True:
+        reply = await groups(db, limit=2, cursor=cursor)
+        pages.append([each.last_seq for each in reply.groups])
+        cursor = reply.next_cursor
+        if cursor is None:
+            break
+    assert pages == [[8, 7], [6, 5], [1]]
+
+
+async def test_a_breaker_that_opens_is_an_error_once() -> None:
+    opened = BreakerOpened(
+        node="box1", kind="otlp", name="traces", failures=1, pause_seconds=1.0, reason="it cannot be reached"
+    )
+    again = msgspec.structs.replace(opened, after_trial=True)
+    log = log_of(
+        [opened, again, BreakerClosed(node="box1", kind="otlp", name="traces", failures=2, open_seconds=9.0)]
+    )
+    async with read_model(PROJECTION) as db:
+        await fold(db, PROJECTION, log)
+        (entry,) = (await found(db)).errors
+    assert (entry.seq, entry.error_type, entry.severity) == (1, "breaker_opened", "warning")
+    assert "the export of traces over OTLP" in entry.message
+    assert "it cannot be reached" in entry.message
 
 
 @pytest.mark.parametrize("cursor", ["", "x", "-1", "1.5", " 7", "²", "9" * 19, "9" * 200, SQL])

@@ -11,6 +11,7 @@ import pytest
 
 import suite
 from suite.bus.connection import Connection
+from suite.errors import MESSAGE_CHARACTERS, shortened
 from support.models import tiny_model
 from support.service import serving
 
@@ -248,10 +249,31 @@ async def test_each_refusal_has_its_code_and_says_what_to_do(tmp_path: Path) -> 
             reply = msgspec.json.decode(answer.data)
             assert (case, reply["status"], reply["code"]) == (case, "error", code)
             assert words in reply["message"], case
+            assert len(reply["message"]) <= MESSAGE_CHARACTERS, case
             assert answer.headers["Nats-Service-Error"], case
             assert int(answer.headers["Nats-Service-Error-Code"]) >= 400, case
         health = msgspec.json.decode((await connection.request("suite.action.health_check", timeout=5)).data)
         assert health["status"] == "HEALTHY"
+
+
+def test_what_is_shortened_keeps_its_end_and_is_not_shortened_again() -> None:
+    short = shortened("a" * 1000 + ": do this", 100)
+    assert len(short) == 100
+    assert short.startswith("aaa") and " ... " in short and short.endswith(": do this")
+    assert shortened(short, 100) == short
+
+
+async def test_warnings_that_repeat_what_was_sent_fit_into_the_reply(tmp_path: Path) -> None:
+    not_followed = {f"{number}": {"type": "integer", "multipleOf": 3} for number in range(120)}
+    schema = {"properties": {"n" * 20_000: {"properties": not_followed}}}
+    body = msgspec.json.encode({**ASK, "json_schema": schema})
+    async with bare_connection(tmp_path) as connection:
+        answer = await connection.request("suite.action.generate_text", body, timeout=20)
+    reply = msgspec.json.decode(answer.data)
+    assert reply["status"] == "success", reply
+    assert reply["warnings"][0].startswith("json schema: /properties/nnn")
+    assert reply["warnings"][0].endswith("/0/multipleOf cannot be enforced")
+    assert reply["warnings"][-1] == "and 20 more warnings"
 
 
 @pytest.mark.parametrize("depth", [10_000, 100_000])

@@ -98,6 +98,9 @@ async def test_a_file_that_cannot_be_loaded_is_not_tried_for_every_request(tmp_p
             await client.pin_model("odd")
         assert (await info(client, "good")).loaded, "nothing left for what is refused"
         assert (await client.select_model()).others[-1] == "odd"
+        (breaker,) = [each for each in (await client.health_check()).breakers if each.kind == "model"]
+        assert (breaker.name, breaker.state, breaker.failures) == ("odd", "open", 2)
+        assert "ffn_up" in breaker.reason
         shown = (await info(client, "odd")).quarantine
         assert shown is not None and shown.failures == 2
         (told,) = [event.data for event in await history(client, "model.odd.quarantined")]
@@ -108,6 +111,8 @@ async def test_a_file_that_cannot_be_loaded_is_not_tried_for_every_request(tmp_p
         assert await ask(client, "odd") == "model_quarantined"
         assert (await info(client, "odd")).quarantine == shown
         time.now += PAUSE
+        (breaker,) = [each for each in (await client.get_stats()).breakers if each.kind == "model"]
+        assert (breaker.name, breaker.state) == ("odd", "half_open")
         outcomes = []
 
         async def attempt() -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import signal
-from contextlib import aclosing, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -32,12 +32,12 @@ from support.service import history, serving
 PROMPT: Final = "Swordfish prompt"
 HEADER: Final = "Swordfish-header"
 BUGGY: Final = f"{PROMPT} bug"
-BUGS: Final = """
+BUGS: Final = f"""
 import sys
 
 def is_bug(text):
     if text and "bug" in str(text):
-        raise ValueError(text)
+        raise ValueError("{PROMPT}: " + str(text))
 
 def watch(owner, name, argument):
     wrapped = getattr(owner, name)
@@ -51,7 +51,7 @@ if "suite.actors.entry" in sys.orig_argv:
     watch(Prompter, "submit", lambda _, request: request.prompt)
 if "serve" in sys.orig_argv:
     from suite.node.node import Node
-    watch(Node, "model", lambda _, name: name)
+    watch(Node, "loadable", lambda _, name: name)
 if "gateway" in sys.orig_argv:
     from suite.gateway.gateway import Gateway
     watch(Gateway, "_check_wishes", lambda _, requester, asked: getattr(asked, "user", None))
@@ -147,20 +147,16 @@ async def attack_nats(access: NatsAccess, client: Client) -> None:
 def attack_http(gateway: RunningGateway, key: str) -> None:
     """The same over HTTP, with keys in headers."""
     chat = {"model": "tiny", "messages": [{"role": "user", "content": PROMPT}], "max_tokens": 2}
-    bodies = [
-        chat,
-        {**chat, "user": BUGGY},
-        {**chat, "model": "unknown"},
-        {**chat, "tools": PROMPT},
-        {**chat, "stream": True},
-    ]
-    for body in bodies:
-        for headers in (
-            {"Authorization": f"Bearer {key}"},
-            {"x-api-key": HEADER},
-            {"Authorization": f"Basic {HEADER}"},
-        ):
-            gateway.post("/v1/chat/completions", body, headers)
+    bearer, basic = {"Authorization": f"Bearer {key}"}, {"Authorization": f"Basic {HEADER}"}
+    for body, headers in (
+        (chat, bearer),
+        (chat, basic),
+        ({**chat, "user": BUGGY}, bearer),
+        ({**chat, "model": "unknown"}, {"x-api-key": HEADER}),
+        ({**chat, "tools": PROMPT}, basic),
+        ({**chat, "stream": True}, bearer),
+    ):
+        gateway.post("/v1/chat/completions", body, headers)
     gateway.post("/v1/chat/completions", b"{" + PROMPT.encode(), {"Authorization": HEADER})
     gateway.get(f"/v1/models/unknown?key={HEADER}")
     gateway.post("/v1/messages", chat, {"x-api-key": key})
@@ -170,13 +166,15 @@ def attack_http(gateway: RunningGateway, key: str) -> None:
 async def kill_model(client: Client) -> None:
     """Kill the process of a model that generates."""
     with suppress(SuiteError):
-        async with aclosing(client.generate("slow", PROMPT, max_tokens=4000)) as chunks:
-            async for _ in chunks:
-                status = (await client.get_model_status("slow")).model
-                assert status is not None
-                assert status.instance is not None
-                assert status.instance.pid is not None
-                os.kill(status.instance.pid, signal.SIGKILL)
+        chunks = aiter(client.generate("slow", PROMPT, max_tokens=4000))
+        await anext(chunks)
+        status = (await client.get_model_status("slow")).model
+        assert status is not None
+        assert status.instance is not None
+        assert status.instance.pid is not None
+        os.kill(status.instance.pid, signal.SIGKILL)
+        async for _ in chunks:
+            pass
 
 
 async def answered_again(client: Client) -> None:
@@ -188,10 +186,16 @@ async def answered_again(client: Client) -> None:
             await anyio.sleep(0.1)
 
 
+@pytest.mark.timeout(120)  # for the service that is attacked
 def test_neither_log_nor_traces_tell_a_secret(left: Left) -> None:
     assert "/v1/chat/completions" in left.log, "there are traces"
     for secret in left.secrets:
         assert secret not in left.log
+
+
+def test_every_line_of_all_processes_is_json(left: Left) -> None:
+    lines = [msgspec.json.decode(line) for line in left.log.splitlines()]
+    assert {"suite.node", "suite.gateway", "suite.actor"} <= {line.get("logger") for line in lines}
 
 
 def test_the_bugs_of_all_processes_are_in_the_log_by_type_and_place(left: Left) -> None:
@@ -203,7 +207,9 @@ def test_the_bugs_of_all_processes_are_in_the_log_by_type_and_place(left: Left) 
 
 def test_neither_events_nor_reported_errors_tell_a_secret(left: Left) -> None:
     assert "actor_crashed" in left.errors
-    assert "internal" in left.errors
+    entries = msgspec.json.decode(left.errors)["errors"]
+    models = {each["model_id"] for each in entries if each["error_type"] == "internal"}
+    assert models == {None, "tiny"}, "of the node, and of a model's process"
     for secret in left.secrets:
         assert secret not in left.events
         assert secret not in left.errors

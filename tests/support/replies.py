@@ -30,13 +30,16 @@ from suite.messages.actions.prediction import (
 )
 from suite.messages.actions.projections import (
     ErrorEntry,
+    ErrorGroup,
     FleetFile,
     FleetModel,
+    GetErrorGroupsReply,
     GetErrorsReply,
     GetFleetReply,
 )
 from suite.messages.actions.residency import LoadModelReply
 from suite.messages.actions.status import (
+    BreakerInfo,
     EvictionInfo,
     GenerationInfo,
     GetModelStatusReply,
@@ -272,6 +275,27 @@ ANSWERS: Mapping[str, msgspec.Struct] = {
         uptime=9000.0,
         models_loaded=1,
         models_tracked=len(MODELS),
+        breakers=(
+            BreakerInfo(
+                node="box1",
+                kind="otlp",
+                name="traces",
+                state="open",
+                failures=4,
+                since="2026-11-28T12:03:00Z",
+                until="2026-11-28T12:03:08Z",
+                reason="http://localhost:4318/v1/traces cannot be reached",
+            ),
+            BreakerInfo(
+                node="box1",
+                kind="model",
+                name=SMOL,
+                state="half_open",
+                failures=2,
+                since="2026-11-28T12:03:00Z",
+                reason="llama.cpp cannot load it",
+            ),
+        ),
     ),
     "get_stats": filled(
         GetStatsReply,
@@ -378,6 +402,34 @@ ANSWERS: Mapping[str, msgspec.Struct] = {
                 node="box2",
                 model_id=UMLAUT,
                 timestamp="2026-11-28T12:03:00Z",
+                count=1_234,
+            ),
+        ),
+        next_cursor=None,
+    ),
+    "get_error_groups": GetErrorGroupsReply(
+        groups=(
+            ErrorGroup(
+                error_type="actor_crashed",
+                model_id=UMLAUT,
+                node="box2",
+                count=1_234,
+                first_seen="2026-11-28T12:03:00Z",
+                last_seen="2026-11-28T12:04:00Z",
+                last_seq=98_765,
+                severity="critical",
+                message="signal 9\x1b[31m",
+            ),
+            ErrorGroup(
+                error_type="breaker_opened",
+                model_id=None,
+                node="box1",
+                count=1,
+                first_seen="2026-11-28T12:01:00Z",
+                last_seen="2026-11-28T12:01:00Z",
+                last_seq=17,
+                severity="warning",
+                message="the export of traces over OTLP has failed again and again",
             ),
         ),
         next_cursor=None,

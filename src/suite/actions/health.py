@@ -74,7 +74,7 @@ def health(node: Node) -> HealthCheckReply:
     foreign = node.foreign.found
     breakers = breakers_of(node)
     problems += tuple(
-        f"{each.name}, which this node depends on, does not answer: start it, or take it out of dependencies"
+        f"the service {each.name} is in dependencies, and does not answer: start it, or take it out there"
         for each in breakers
         if each.kind == "dependency" and each.state != "closed"
     )

@@ -1,4 +1,4 @@
-"""get_errors, get_fleet and rebuild_projection."""
+"""get_errors, get_error_groups, get_fleet and rebuild_projection."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from msgspec.structs import replace
 from suite.actions.gathering import gathered
 from suite.bus.service import Call, action
 from suite.messages.actions.projections import (
+    GetErrorGroupsReply,
+    GetErrorGroupsRequest,
     GetErrorsReply,
     GetErrorsRequest,
     GetFleetReply,
@@ -23,7 +25,7 @@ from suite.messages.signals import Folded
 from suite.node.generations import beating
 from suite.node.node import Node
 from suite.projections.catalogue import fleet
-from suite.projections.errors import errors
+from suite.projections.errors import error_groups, errors
 
 REBUILD_SECONDS: Final = 3600.0
 """How long other nodes may take to rebuild a read model; one that is lost is not waited for."""
@@ -36,6 +38,15 @@ async def get_errors(node: Node, request: GetErrorsRequest, _: Call) -> GetError
         request = replace(request, model_id=node.fleet.canonical(request.model_id))
     async with node.projections.errors.reading(request.min_seq, own_seq=node.last_seq) as db:
         return await errors(db, request)
+
+
+@action("get_error_groups")
+async def get_error_groups(node: Node, request: GetErrorGroupsRequest, _: Call) -> GetErrorGroupsReply:
+    """Count errors by their type, model and node."""
+    if request.model_id is not None:
+        request = replace(request, model_id=node.fleet.canonical(request.model_id))
+    async with node.projections.errors.reading(request.min_seq, own_seq=node.last_seq) as db:
+        return await error_groups(db, request)
 
 
 @action("get_fleet")

@@ -35,6 +35,7 @@ from suite.engine.thread import EngineThread
 from suite.errors import SuiteError, TooLarge
 from suite.identity import Clock
 from suite.log import Log
+from suite.messages.actions.base import brief
 from suite.messages.actions.generation import Choice, GenerateTextReply, Timings, Usage
 from suite.messages.actor import ActorSpec, Finished, GenerationProgress, Handover
 from suite.messages.events import Generated, Outcome
@@ -228,7 +229,7 @@ class ClientGeneration:
             )
             self._check_scores(len(prepared.requests[0].prompt))
             self._truncated_tokens = prepared.truncated_tokens
-            self._warnings += (*prepared.warnings, *self._forgets())
+            self._warnings = brief((*self._warnings, *prepared.warnings, *self._forgets()))
             await self._bring_conversation(prepared.requests[0])
             return prepared.requests
         # It ends like a generation that never got a slot.

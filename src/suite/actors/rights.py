@@ -21,8 +21,6 @@ _COLLECTOR_PORTS: Final = {"http": 80, "https": 443}
 _COLLECTORS: Final = (
     "OTEL_EXPORTER_OTLP_ENDPOINT",
     "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT",
-    "OTEL_EXPORTER_OTLP_METRICS_ENDPOINT",
-    "OTEL_EXPORTER_OTLP_LOGS_ENDPOINT",
     "HTTP_PROXY",
     "HTTPS_PROXY",
     "http_proxy",
@@ -32,7 +30,6 @@ _DEFAULT_COLLECTORS: Final = ("http://localhost:4318", "http://localhost:4317")
 _CERTIFICATES: Final = (
     "OTEL_EXPORTER_OTLP_CERTIFICATE",
     "OTEL_EXPORTER_OTLP_TRACES_CERTIFICATE",
-    "OTEL_EXPORTER_OTLP_METRICS_CERTIFICATE",
 )
 
 
@@ -93,7 +90,9 @@ def _written(spec: ActorSpec) -> Iterator[Path]:
 
 
 def _file_bytes(spec: ActorSpec) -> int:
-    return max(spec.tracing.store_bytes, 0 if spec.snapshots is None else spec.snapshots.disk_bytes)
+    """The most that a file of it takes."""
+    snapshots = 0 if spec.snapshots is None else spec.snapshots.disk_bytes
+    return max(snapshots, spec.tracing.store_bytes)
 
 
 def _nats(spec: ActorSpec) -> Iterator[_Peer]:

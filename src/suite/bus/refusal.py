@@ -8,7 +8,7 @@ import msgspec
 
 from suite.bus.connection import Connection
 from suite.errors import InvalidRequest, Overloaded, Quarantined, SuiteError, TooLarge, Unavailable
-from suite.messages.actions.base import ErrorReply
+from suite.messages.actions.base import ErrorReply, brief
 
 log = logging.getLogger("suite.bus")
 
@@ -27,7 +27,7 @@ def error_reply(error: SuiteError, warnings: tuple[str, ...] = (), *, node: str 
         event_id=None if event_id is None else str(event_id),
         retry_after_ms=error.retry_after_ms if isinstance(error, Overloaded | Quarantined) else None,
         node=error.node or node,
-        warnings=warnings,
+        warnings=brief(warnings),
     )
 
 

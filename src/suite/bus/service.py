@@ -12,11 +12,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractContextManager, asynccontextmanager
 from functools import partial
 from itertools import count
-from typing import Any, Generic, TypeAlias, TypeVar
+from typing import Any, Generic, TypeVar
 
 import anyio
 import msgspec
@@ -43,7 +43,7 @@ from suite.errors import (
     Unavailable,
 )
 from suite.identity import NewId, Now, utc_now
-from suite.messages.actions.base import Reply
+from suite.messages.actions.base import Reply, brief
 from suite.messages.subjects import Subjects
 from suite.tasks import background
 from suite.telemetry import instruments
@@ -53,7 +53,6 @@ __all__ = ["Action", "Call", "HandedOver", "Service", "action", "terminate"]
 log = logging.getLogger("suite.bus")
 
 T = TypeVar("T")
-OnFailure: TypeAlias = Callable[[str], None]
 
 NAME = "suite"
 DRAIN_SECONDS = 10.0
@@ -105,7 +104,6 @@ class Service(Generic[T]):
         new_id: NewId,
         now: Now,
         disabled: Mapping[str, str],
-        on_failure: OnFailure,
         router: Router | None,
     ) -> None:
         self._connection = connection
@@ -115,7 +113,6 @@ class Service(Generic[T]):
         # The sender chooses the reply subject, but the service publishes the answer with its own rights.
         self._not_to_answer = (f"{subjects.root}.", "$")
         self._endpoints = Endpoints(actions, subjects, disabled)
-        self._on_failure = on_failure
         self._router = router
         self._new_id = new_id
         self._node = metadata.get("node", "")
@@ -151,7 +148,6 @@ class Service(Generic[T]):
         now: Now = utc_now,
         drain_seconds: float = DRAIN_SECONDS,
         disabled: Mapping[str, str] = {},
-        on_failure: OnFailure = lambda _: None,
         router: Router | None = None,
     ) -> AsyncIterator[Service[T]]:
         """Serve until the block is left, then give running requests ``drain_seconds`` to finish.
@@ -159,8 +155,7 @@ class Service(Generic[T]):
         Requests that have not finished by then are cancelled, and their senders get `node_stopping`.
         ``node`` of the ``metadata`` is the name that stands in every answer.
         ``disabled`` maps the name of an action that is switched off to the setting that switches it on;
-        the refusal names that setting. ``on_failure`` is called with the name of an action whose handler
-        raised an unexpected exception. ``router`` finds the node that serves a request; without one it is
+        the refusal names that setting. ``router`` finds the node that serves a request; without one it is
         always this.
         """
         service = cls(
@@ -173,7 +168,6 @@ class Service(Generic[T]):
             new_id=new_id,
             now=now,
             disabled=disabled,
-            on_failure=on_failure,
             router=router,
         )
         async with background() as tasks:
@@ -339,7 +333,6 @@ class Service(Generic[T]):
             error = SuiteError("the service failed on this request: its log has the cause")
         except Exception:
             log.exception("the handler of %s failed", endpoint.subject)
-            self._on_failure(endpoint.action.name)
             error = SuiteError("the service failed on this request: its log has the cause")
         finally:
             self._streaming.pop(receipt, None)
@@ -417,7 +410,7 @@ class Service(Generic[T]):
         """The reply with the node that gives it, and the warnings of its request."""
         if not isinstance(reply, Reply):
             return reply
-        return replace(reply, node=reply.node or self._node, warnings=(*reply.warnings, *warnings))
+        return replace(reply, node=reply.node or self._node, warnings=brief((*reply.warnings, *warnings)))
 
     async def _reply(self, message: Message, reply: msgspec.Struct, *, stream: bool) -> None:
         """Send the answer. Raises TooLarge if it does not fit."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import tempfile
 from collections.abc import Sequence
 from contextlib import contextmanager
@@ -45,7 +46,7 @@ class Checked(msgspec.Struct, frozen=True, kw_only=True):
 class Report(msgspec.Struct, frozen=True, kw_only=True):
     """A backup that was taken or restored."""
 
-    file: Path
+    file: str
     bytes: int
     taken: datetime
     version: str
@@ -59,7 +60,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
         """The report on a file."""
         manifest = archive.manifest
         return cls(
-            file=path,
+            file=str(path),
             bytes=path.stat().st_size,
             taken=manifest.taken,
             version=manifest.version,
@@ -174,7 +175,6 @@ def restore(
     require("serve", "restoring a backup")
     from suite.cli.config import load_configured
 
-    os.umask(data_directory.UMASK)
     settings = load_configured(configuration, {"data_dir": data_dir, "nats_url": nats_url}).settings
     report = anyio.run(_restored, settings, file, backend_options={"use_uvloop": True})
     _show("restored", report, as_json=as_json)
@@ -236,13 +236,12 @@ def _fold_directory(settings: Settings) -> Iterator[Path]:
 
 def _keep_read_models(directory: Path, settings: Settings) -> None:
     """Spare the first start the fold. What a node finds of another log, it sets aside itself."""
-    from suite.projections.projections import FILES, directory_in
+    from suite.projections.projections import FILES, paths
 
-    kept = directory_in(settings.data_dir)
-    kept.mkdir(mode=0o700, exist_ok=True)
-    for name in FILES.values():
-        if not (kept / name).exists():
-            (directory / name).replace(kept / name)
+    for projection, kept in paths(settings.data_dir, settings.sqlite_db_path).items():
+        if not kept.exists():
+            kept.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            shutil.move(directory / FILES[projection], kept)
 
 
 async def _keep_ids(archive: Archive, data_dir: Path) -> None:

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import functools
+import os
 from pathlib import Path
 
 import anyio
 import click
+import msgspec
 
 from suite.cli.options import Target, fleet_command
 from suite.extras import require
+from suite.messages.events import BreakerEvent
+from suite.messages.gateway import GatewayEvent, GatewayNews, GatewayServes
 from suite.process_log import log_to_stderr
+from suite.service_manager import ServiceManager
 
 
 @click.command()
@@ -75,6 +80,7 @@ def gateway(
     flags = {"http": _given(listen=listen, **given), **of_all}
     settings = load_configuration(file, flags=flags).settings
     log_to_stderr(settings.log_format)
+    is_beside_node = inherited is not None
     with (
         telemetry.tracing(settings.tracing, node=settings.node, process="gateway"),
         telemetry.exposing(settings.metrics, node=settings.node, process="gateway") as exposition,
@@ -83,9 +89,12 @@ def gateway(
             run_gateway,
             settings.http,
             target.connect,
+            node=settings.node,
             exposition=exposition,
             inherited=inherited,
-            on_ready=_show_ready,
+            on_ready=_tell_ready if is_beside_node else _show_ready,
+            on_event=_tell_event if is_beside_node else _only_logged,
+            manager=ServiceManager.take(os.environ),
         )
         anyio.run(run, backend_options={"use_uvloop": True})
 
@@ -97,3 +106,20 @@ def _given(**flags: object) -> dict[str, object]:
 
 def _show_ready(url: str) -> None:
     click.echo(f"the models are at {url}/v1")
+
+
+def _tell_ready(_: str) -> None:
+    _tell(GatewayServes())
+
+
+def _tell_event(event: BreakerEvent) -> None:
+    _tell(GatewayEvent(event_type=event.type, body=msgspec.Raw(msgspec.json.encode(event))))
+
+
+def _tell(news: GatewayNews) -> None:
+    """Tell the node that this process belongs to."""
+    click.echo(msgspec.json.encode(news))
+
+
+def _only_logged(_: BreakerEvent) -> None:
+    """A gateway of its own may not write to the log of the nodes."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypedDict
 
 import click
 
@@ -17,7 +17,14 @@ if TYPE_CHECKING:
 
     from suite.client import Client
     from suite.client.records import ProjectionName
-    from suite.messages.actions.projections import ErrorEntry, FleetFile, FleetModel, GetErrorsReply
+    from suite.messages.actions.projections import (
+        ErrorEntry,
+        ErrorGroup,
+        FleetFile,
+        FleetModel,
+        GetErrorGroupsReply,
+        GetErrorsReply,
+    )
     from suite.messages.events import Severity
 
 NAMES: tuple[ProjectionName, ...] = ("catalogue", "usage", "evaluation", "errors", "history")
@@ -27,6 +34,8 @@ SEVERITIES = ("info", "warning", "error", "critical")
 @click.command()
 @click.option("--severity", type=click.Choice(SEVERITIES), help="Only errors of this severity.")
 @click.option("--model", shell_complete=model_ids, help="Only of this model.")
+@click.option("--type", "error_type", help="Only of this type, such as load_failed.")
+@click.option("--grouped", is_flag=True, help="Count them by type, model and node.")
 @window_options
 @limit_option()
 @client_command
@@ -34,21 +43,48 @@ def errors(
     target: Target,
     severity: Severity | None,
     model: str | None,
+    error_type: str | None,
+    grouped: bool,
     since: str | None,
     until: str | None,
     limit: int,
 ) -> None:
     """List errors, newest first: reported errors, failed loads, crashes, lost nodes.
 
+    With --grouped, show how many there are of each type, about which model, on which node, and when the first
+    and the last of them came.
+
     \b
     Examples:
       suite errors --since 1d
+      suite errors --grouped
       suite errors --severity critical --json
     """
+    wanted: Wanted = {
+        "severity": severity,
+        "error_type": error_type,
+        "since": since,
+        "until": until,
+        "limit": limit,
+    }
+    (_group_errors if grouped else _list_errors)(target, model, wanted)
+
+
+class Wanted(TypedDict):
+    """Which errors are asked for."""
+
+    severity: Severity | None
+    error_type: str | None
+    since: str | None
+    until: str | None
+    limit: int
+
+
+def _list_errors(target: Target, model: str | None, wanted: Wanted) -> None:
     from suite.cli.output import json_line, more
 
     async def work(client: Client) -> GetErrorsReply:
-        ask = partial(client.get_errors, severity=severity, since=since, until=until, limit=limit)
+        ask = partial(client.get_errors, **wanted)
         return await about_model(
             client, model, lambda id: ask(model_id=id), is_empty=lambda reply: not reply.errors
         )
@@ -63,6 +99,43 @@ def errors(
         click.echo("nothing went wrong")
 
 
+def _group_errors(target: Target, model: str | None, wanted: Wanted) -> None:
+    from suite.cli.output import json_line, more
+
+    async def work(client: Client) -> GetErrorGroupsReply:
+        ask = partial(client.get_error_groups, **wanted)
+        return await about_model(
+            client, model, lambda id: ask(model_id=id), is_empty=lambda reply: not reply.groups
+        )
+
+    reply = target.run(work)
+    if target.as_json:
+        json_line(reply)
+    elif reply.groups:
+        _show_groups(reply.groups)
+        more(reply.next_cursor)
+    else:
+        click.echo("nothing went wrong")
+
+
+def _show_groups(groups: Iterable[ErrorGroup]) -> None:
+    from suite.cli.output import local_time, short, table
+
+    rows = [
+        (
+            f"{each.count:,}",
+            each.error_type,
+            each.model_id or "",
+            each.node,
+            local_time(each.first_seen),
+            local_time(each.last_seen),
+            short(each.message, 400),
+        )
+        for each in groups
+    ]
+    table(["errors>", "error", "model", "node", "first", "last", "the last one's message"], rows)
+
+
 def _show_errors(errors: Iterable[ErrorEntry]) -> None:
     from suite.cli.output import local_time, short, table
 
@@ -74,11 +147,15 @@ def _show_errors(errors: Iterable[ErrorEntry]) -> None:
             each.error_type,
             each.node,
             each.model_id or "",
-            short(each.message, 400),
+            short(_counted(each), 400),
         )
         for each in errors
     ]
     table(["event>", "time", "severity", "error", "node", "model", "message"], rows)
+
+
+def _counted(error: ErrorEntry) -> str:
+    return error.message if error.count == 1 else f"{error.count:,} times: {error.message}"
 
 
 @click.command()

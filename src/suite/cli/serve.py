@@ -16,6 +16,7 @@ from suite.cli.config import load_configured, settings_options
 from suite.cli.options import json_option
 from suite.extras import require
 from suite.process_log import log_to_stderr
+from suite.service_manager import ServiceManager
 
 
 @click.command()
@@ -55,6 +56,7 @@ def serve(file: Path | None, take_over: bool, as_json: bool, **flags: Any) -> No
         configuration.settings,
         take_over=take_over,
         on_ready=_unseen if as_json else show_ready,
+        manager=ServiceManager.take(os.environ),
     )
     anyio.run(run, backend_options={"use_uvloop": True})
 

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from suite.client import Client
     from suite.messages.actions.status import (
+        BreakerInfo,
         Confinement,
         EvictionInfo,
         GenerationInfo,
@@ -320,12 +321,26 @@ def health(target: Target) -> int:
         folded(f"log: {_log_servers(reply.log_servers)}", indent=4)
     for problem in reply.problems:
         folded(f"problem: {problem}", indent=4)
+    for breaker in reply.breakers:
+        folded(_breaker(breaker), indent=4)
     for node in reply.node_health:
         if node.confinement is not None and node.confinement.off:
             folded(f"processes of models on {node.node}: {_unconfined(node.confinement)}", indent=4)
     if reply.foreign_messages:
         folded(f"skipped: {reply.foreign_messages} foreign messages; {reply.first_foreign_message}", indent=4)
     return REFUSED if reply.status == "degraded" else 0
+
+
+def _breaker(breaker: BreakerInfo) -> str:
+    """What is left alone, and until when."""
+    from suite.cli.output import local_time
+    from suite.domain.breaker import described
+
+    again = f"until {local_time(breaker.until)}" if breaker.until else "until its next use, which is a trial"
+    return (
+        f"{breaker.node} leaves alone {described(breaker.kind, breaker.name)} {again}: "
+        f"it failed {breaker.failures} times in a row, the last time with: {breaker.reason}"
+    )
 
 
 def _show_nodes(reply: HealthCheckReply) -> None:

@@ -9,6 +9,7 @@ from typing import Self, TypeVar
 import msgspec
 
 from suite.bus.connection import Connection
+from suite.bus.liveness import answers
 from suite.client.replies import read_answer, read_reply
 from suite.errors import InvalidRequest, NodeLost
 from suite.messages.actions.base import CLIENT_HEADER, Reply, Request
@@ -48,6 +49,10 @@ class Asking:
         named = copy(self)
         named._node = node
         return named
+
+    async def is_answered(self) -> bool:
+        """Whether NATS answers, or is known to be away, so that the connection is made again by itself."""
+        return await answers(self._connection, outages_count=False)
 
     async def _ask(self, action: str, request: Request, kind: type[R], *, seconds: float | None = None) -> R:
         """Request an action that sends one reply."""

@@ -9,6 +9,8 @@ from suite.client.asking import Asking
 from suite.messages.actions.base import Moment
 from suite.messages.actions.explanation import ExplainReply, ExplainRequest
 from suite.messages.actions.projections import (
+    GetErrorGroupsReply,
+    GetErrorGroupsRequest,
     GetErrorsReply,
     GetErrorsRequest,
     GetFleetReply,
@@ -73,6 +75,7 @@ class Records(Asking):
         *,
         severity: Severity | None = None,
         model_id: str | None = None,
+        error_type: str | None = None,
         since: Moment | None = None,
         until: Moment | None = None,
         limit: int = 100,
@@ -83,6 +86,7 @@ class Records(Asking):
         request = GetErrorsRequest(
             severity=severity,
             model_id=model_id,
+            error_type=error_type,
             since=since,
             until=until,
             limit=limit,
@@ -90,6 +94,31 @@ class Records(Asking):
             min_seq=min_seq,
         )
         return await self._ask("get_errors", request, GetErrorsReply)
+
+    async def get_error_groups(
+        self,
+        *,
+        severity: Severity | None = None,
+        model_id: str | None = None,
+        error_type: str | None = None,
+        since: Moment | None = None,
+        until: Moment | None = None,
+        limit: int = 100,
+        cursor: str | None = None,
+        min_seq: int = 0,
+    ) -> GetErrorGroupsReply:
+        """Count errors by their type, model and node, first the group that has the newest one."""
+        request = GetErrorGroupsRequest(
+            severity=severity,
+            model_id=model_id,
+            error_type=error_type,
+            since=since,
+            until=until,
+            limit=limit,
+            cursor=cursor,
+            min_seq=min_seq,
+        )
+        return await self._ask("get_error_groups", request, GetErrorGroupsReply)
 
     async def explain(
         self,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -21,4 +22,5 @@ def devices() -> tuple[Path, ...]:
 def written() -> Iterator[Path]:
     """Where they write."""
     yield Path(_SHARED_MEMORY)
-    yield Path(os.environ.get(_KERNELS) or Path("~/.nv/ComputeCache").expanduser())
+    with suppress(RuntimeError):  # a user without a home directory has none
+        yield Path(os.environ.get(_KERNELS) or Path("~/.nv/ComputeCache").expanduser())

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import ctypes
 import errno
-import platform
+import os
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Final, NamedTuple
@@ -59,20 +59,20 @@ class Forbidden(NamedTuple):
 
 def absence() -> str | None:
     """Why system calls cannot be filtered here; None: they can."""
-    machine = platform.machine()
+    machine = os.uname().machine
     if sys.maxsize < 2**32 or machine not in NUMBERS:
         return f"the system calls of this processor ({machine}) are not known"
     action = ctypes.c_uint32(_ERROR)
     try:
         syscall(NUMBERS[machine][SECCOMP], _ASK_ACTION, 0, ctypes.addressof(action))
     except OSError as error:
-        return f"the kernel has no seccomp filters: {error.strerror}"
+        return f"filters of system calls (seccomp) cannot be used: {error.strerror}"
     return None
 
 
 def install(forbidden: Iterable[Forbidden]) -> None:
     """Forbid these calls from now on. The process must have no new privileges. Raises OSError."""
-    machine = platform.machine()
+    machine = os.uname().machine
     program = list(_program(forbidden, NUMBERS[machine], AUDIT_ARCHITECTURES[machine]))
     instructions = (_Instruction * len(program))(*program)
     filter = _Filter(len(program), ctypes.addressof(instructions))

@@ -17,6 +17,7 @@ Times are seconds of any clock, as long as it is always the same one.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Final, Literal, NamedTuple, TypeAlias
 
 import msgspec
@@ -34,6 +35,21 @@ from suite.messages.events import (
 Position: TypeAlias = Literal["closed", "open", "half_open"]
 
 _MOST_DOUBLINGS: Final = 32
+
+
+_WORDS: Final[Mapping[str, str]] = {
+    "dependency": "the service {}, which this node depends on,",
+    "gateway": "the gateway's process",
+    "model": "the model {}",
+    "object_store": "the object store {}",
+    "otlp": "the export of {} over OTLP",
+    "service": "the service behind the gateway",
+}
+
+
+def described(kind: BreakerKind | Literal["model"], name: str) -> str:
+    """What a breaker is around, for people."""
+    return _WORDS[kind].format(name)
 
 
 class Policy(NamedTuple):

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 import msgspec
 
+from suite.domain.breaker import described as described_breaker
 from suite.domain.exit_codes import described
 from suite.errors import ActorCrashed, LoadCancelled
 from suite.errors import NodeLost as NodeLostError
 from suite.messages.events import (
+    BreakerOpened,
     ErrorReported,
     Event,
     InstanceCrashed,
@@ -15,6 +19,9 @@ from suite.messages.events import (
     NodeLost,
     Severity,
 )
+
+BREAKER_OPENED: Final = "breaker_opened"
+"""The type of an error that says that something is left alone, as it failed again and again."""
 
 
 class Incident(msgspec.Struct, frozen=True, kw_only=True):
@@ -27,6 +34,8 @@ class Incident(msgspec.Struct, frozen=True, kw_only=True):
     node: str
     """The node where it happened."""
     model_id: str | None = None
+    count: int = 1
+    """How many errors of this kind it stands for."""
 
 
 def incident(event: Event) -> Incident | None:
@@ -41,6 +50,8 @@ def incident(event: Event) -> Incident | None:
                 message=event.message,
                 severity=event.severity,
                 node=event.node,
+                model_id=event.model_id or None,
+                count=event.count,
             )
         case InstanceLoadFailed() if event.code != LoadCancelled.code:
             return Incident(
@@ -64,6 +75,16 @@ def incident(event: Event) -> Incident | None:
                 message=(
                     f"{event.node} ended without a stop, as {event.observer} noticed: its models and "
                     "generations are gone, start it again"
+                ),
+                severity="warning",
+                node=event.node,
+            )
+        case BreakerOpened(after_trial=False):
+            return Incident(
+                error_type=BREAKER_OPENED,
+                message=(
+                    f"{described_breaker(event.kind, event.name)} has failed again and again, "
+                    f"the last time with: {event.reason}; it is left alone, and tried again now and then"
                 ),
                 severity="warning",
                 node=event.node,

@@ -26,6 +26,7 @@ from suite.gateway.errors import answer_error, bug, error_response
 from suite.gateway.gateway import Gateway
 from suite.gateway.ollama import endpoints as ollama
 from suite.gateway.openai import endpoints as openai
+from suite.gateway.service_breaker import ServiceBreakerMiddleware
 from suite.gateway.tracing import tracing
 
 logger = logging.getLogger("suite.gateway")
@@ -73,6 +74,7 @@ def application(gateway: Gateway, *, cors_origins: Sequence[str] = ()) -> Starle
             *([_cors(cors_origins)] if cors_origins else []),
             Middleware(BugMiddleware),
             Middleware(AccessMiddleware, access=gateway.access),
+            Middleware(ServiceBreakerMiddleware, breaker=gateway.breaker),
         ],
         exception_handlers={
             SuiteError: answer_error,

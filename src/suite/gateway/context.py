@@ -6,6 +6,7 @@ from typing import Final
 
 from starlette.types import Scope
 
+from suite.errors import SuiteError
 from suite.gateway.loading import Loading
 
 _KEY: Final = "suite.context"
@@ -30,6 +31,8 @@ class Context:
         """How far the model is that it waits for."""
         self.status: int | None = None
         """The status of its answer, once that begins."""
+        self.error: SuiteError | None = None
+        """The error that it was answered with."""
         self.first_byte_seconds: float | None = None
         """How long its answer took to begin."""
 

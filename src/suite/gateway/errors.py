@@ -91,7 +91,7 @@ def error_response(error: SuiteError, path: str) -> Response:
 
 async def answer_error(request: Request, error: Exception) -> Response:
     """Starlette's handler of the exceptions that are no bugs, also of its own."""
-    told = _as_suite_error(error)
+    context_of(request.scope).error = told = _as_suite_error(error)
     response = error_response(told, request.url.path)
     if told.node:
         context_of(request.scope).node = told.node

@@ -9,6 +9,7 @@ from typing import Protocol, TypeVar, runtime_checkable
 import msgspec
 from starlette.requests import Request
 
+from suite.circuit_breaker import CircuitBreaker
 from suite.client import Client
 from suite.errors import ModelNotFound, SuiteError
 from suite.gateway.access import Access
@@ -52,6 +53,7 @@ class Gateway:
         self,
         client: Client,
         access: Access,
+        breaker: CircuitBreaker,
         *,
         exposition: Exposition,
         load_seconds: float,
@@ -59,10 +61,14 @@ class Gateway:
         now: Now,
         clock: Clock,
     ) -> None:
-        """``load_seconds`` is how long a request waits for a model that is not loaded."""
+        """``breaker`` is the one around the service.
+
+        ``load_seconds`` is how long a request waits for a model that is not loaded.
+        """
         self.client = client
         self.access = access
-        self.metrics = Metrics(exposition)
+        self.breaker = breaker
+        self.metrics = Metrics(exposition, breaker)
         self.digests = Digests(client, clock)
         self.generations = Generations(client, self.metrics, load_seconds=load_seconds, clock=clock)
         self.new_id, self.now, self.clock = new_id, now, clock

@@ -193,6 +193,7 @@ class StreamedAnswer:
         except SuiteError as error:
             if not stream.has_begun:
                 raise
+            context.error = error
             stream.put(self._form.error(error))
         except Exception:
             if not stream.has_begun:

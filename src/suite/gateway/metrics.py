@@ -9,6 +9,7 @@ from typing import Final
 from prometheus_client import Gauge
 
 from suite import telemetry
+from suite.circuit_breaker import CircuitBreaker
 from suite.messages.actions.generation import Usage
 from suite.messages.actions.status import GetStatsReply
 from suite.telemetry import instruments
@@ -24,8 +25,8 @@ _UNKNOWN: Final = "unknown"
 class Metrics:
     """What is measured of the requests to one gateway."""
 
-    def __init__(self, exposition: Exposition) -> None:
-        """`exposition`: what this process measures."""
+    def __init__(self, exposition: Exposition, breaker: CircuitBreaker) -> None:
+        """`exposition`: what this process measures. `breaker`: the one around the service."""
         self._exposition = exposition
         self.running = instruments.GATEWAY_RUNNING.create()
         self._requests = instruments.GATEWAY_REQUESTS.create()
@@ -35,7 +36,7 @@ class Metrics:
         self._tokens = instruments.GATEWAY_TOKENS.create()
         self._duration = instruments.CLIENT_OPERATION_DURATION.create()
         self._usage = instruments.CLIENT_TOKEN_USAGE.create()
-        instruments.BREAKER_STATE.observe(_breakers)
+        instruments.BREAKER_STATE.observe(lambda: _breakers(breaker))
         self._node = {
             name: Gauge(f"suite_node_{name}", text, ("node",), registry=exposition.registry)
             for name, text in _OF_NODE.items()
@@ -96,9 +97,9 @@ class _Generating:
         self._metrics.count_tokens(self._attributes, usage)
 
 
-def _breakers() -> Iterator[tuple[float, Mapping[str, str]]]:
+def _breakers(service: CircuitBreaker) -> Iterator[tuple[float, Mapping[str, str]]]:
     """Those of this process."""
-    for breaker in telemetry.circuit_breakers():
+    for breaker in (service, *telemetry.circuit_breakers()):
         yield breaker_state(breaker.of.kind, breaker.of.name, breaker.state.position)
 
 

@@ -15,6 +15,7 @@ import anyio
 import msgspec
 from anyio.abc import TaskGroup
 
+from suite.circuit_breaker import CircuitBreaker, log_event
 from suite.client import Client
 from suite.config.settings import HttpSettings
 from suite.gateway.access import Access, Everybody
@@ -23,11 +24,15 @@ from suite.gateway.connection import Limits, room_for_connections
 from suite.gateway.gateway import Gateway
 from suite.gateway.keys import KeyRing
 from suite.gateway.server import serving
+from suite.gateway.service_breaker import service_breaker
 from suite.gateway.tls import Certificate
 from suite.identity import new_id, utc_now
 from suite.listening import listening, url_of
+from suite.messages.events import BreakerEvent
+from suite.service_manager import ServiceManager
 from suite.tasks import background
 from suite.telemetry.exposition import Exposition
+from suite.ticks import tick
 
 logger = logging.getLogger("suite.gateway")
 
@@ -38,6 +43,8 @@ NODE_DRAIN_SECONDS: Final = 1.0
 """The same for a gateway that ends with its node, which has waited already for the answers that it makes."""
 _LAST_WORDS_SECONDS: Final = 1.0
 """How long the errors may take to be sent."""
+TELL_SECONDS: Final = 1.0
+"""How soon what happens to the breaker is told."""
 _MIB: Final = 2**20
 
 
@@ -45,25 +52,33 @@ async def run_gateway(
     settings: HttpSettings,
     connect: Callable[[], AbstractAsyncContextManager[Client]],
     *,
+    node: str,
     exposition: Exposition,
     inherited: int | None = None,
     on_ready: Callable[[str], None],
+    on_event: Callable[[BreakerEvent], None],
+    manager: ServiceManager | None = None,
 ) -> None:
     """Serve until SIGINT or SIGTERM; after a second one, running answers are not waited for.
 
-    ``exposition`` is what this process measures. ``inherited`` is the descriptor of a socket that listens
-    already. ``on_ready`` is called with the URL.
-    Raises PortTaken, InvalidConfiguration, KeysMissing, and what connecting raises.
+    ``node`` is the name of the node that it runs beside, ``exposition`` what this process measures.
+    ``inherited`` is the descriptor of a socket that listens already. ``on_ready`` is called with the URL,
+    ``on_event`` with what happens to the breaker around the service, and ``manager`` is told how the gateway
+    is. Raises PortTaken, InvalidConfiguration, KeysMissing, and what connecting raises.
     """
+    manager = manager or ServiceManager.nobody()
     certificate = Certificate.of(settings.tls_certificate, settings.tls_key)
     with _socket(settings, inherited) as opened:
         async with background() as tasks, connect() as client:
             stop = anyio.Event()
             tasks.start_soon(_wait_for_signals, stop, tasks.cancel_scope)
             access = await _access(settings, opened, client, tasks)
+            breaker = service_breaker(node=node, clock=time.monotonic)
+            tasks.start_soon(_tell_events, breaker, on_event)
             gateway = Gateway(
                 client,
                 access,
+                breaker,
                 exposition=exposition,
                 load_seconds=settings.load_seconds,
                 new_id=new_id,
@@ -78,9 +93,21 @@ async def run_gateway(
             drain = DRAIN_SECONDS if inherited is None else NODE_DRAIN_SECONDS
             limit = drain + _LAST_WORDS_SECONDS
             async with serving(app, opened, limits=_limits(settings), tls=tls, drain_seconds=limit):
-                on_ready(url_of(opened, secure=tls is not None))
+                url = url_of(opened, secure=tls is not None)
+                on_ready(url)
+                manager.ready(f"the models are at {url}/v1")
+                tasks.start_soon(manager.feed_watchdog, client.is_answered)
                 await stop.wait()
+                manager.stopping()
                 tasks.start_soon(_end_after, drain, gateway)
+
+
+async def _tell_events(breaker: CircuitBreaker, on_event: Callable[[BreakerEvent], None]) -> None:
+    while True:
+        for event in breaker.take_events():
+            log_event(event)
+            on_event(event)
+        await tick(TELL_SECONDS)
 
 
 async def _end_after(seconds: float, gateway: Gateway) -> None:

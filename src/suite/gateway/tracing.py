@@ -57,5 +57,6 @@ def _route(scope: Scope) -> str | None:
         return None
     path: str = scope["path"]
     for name, value in scope.get("path_params", {}).items():
-        path = path.replace(str(value), f"{{{name}}}", 1)
+        before, _, after = path.rpartition(str(value))  # names stand behind what is fixed
+        path = f"{before}{{{name}}}{after}"
     return path

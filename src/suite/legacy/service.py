@@ -21,7 +21,7 @@ from suite.tasks import background
 
 AGENT = "ModelManagerSuite"
 """The name that published errors give as their source, as the older services did."""
-_WITH_ERRORS = ("error", "instance", "node")
+_WITH_ERRORS = ("breaker", "error", "instance", "node")
 
 
 async def serve_legacy(

@@ -2,28 +2,25 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import Final
 
-from suite.circuit_breaker import CircuitBreaker
+from suite.circuit_breaker import CircuitBreaker, log_event
 from suite.domain.breaker import Policy
 from suite.errors import LogNotWritable
 from suite.identity import Clock, Now
 from suite.messages.actions.status import BreakerInfo
-from suite.messages.events import BreakerClosed, BreakerEvent, BreakerKind, BreakerOpened
+from suite.messages.events import BreakerKind
 from suite.messages.times import rfc3339
 from suite.node.journal import Journal
 from suite.ticks import tick
 
-logger = logging.getLogger("suite.node")
-
 LOOK_SECONDS: Final = 1.0
 """How soon what has happened to a breaker is in the log."""
-_TOLD_BY_ITSELF: Final = frozenset[BreakerKind]({"gateway", "otlp"})
-"""Kinds whose outages are in the process's log already, by who notices them."""
+_TOLD_ELSEWHERE: Final = frozenset[BreakerKind]({"gateway", "otlp", "service"})
+"""Kinds whose outages are logged by who notices them."""
 
 
 class Breakers:
@@ -53,7 +50,8 @@ class Breakers:
         while True:
             for breaker in self._breakers:
                 for event in breaker.take_events():
-                    _tell(event)
+                    if event.kind not in _TOLD_ELSEWHERE:
+                        log_event(event)
                     with suppress(LogNotWritable):  # then it is written later
                         await journal.record(event)
             await tick(LOOK_SECONDS)
@@ -79,20 +77,3 @@ def _until(now: datetime, breaker: CircuitBreaker) -> str | None:
     if breaker.state.position != "open":
         return None
     return rfc3339(now + timedelta(seconds=breaker.wait_seconds))
-
-
-def _tell(event: BreakerEvent) -> None:
-    """Log the begin and the end of an outage, unless somebody else does."""
-    if event.kind in _TOLD_BY_ITSELF:
-        return
-    match event:
-        case BreakerOpened(after_trial=False):
-            logger.warning(
-                "the %s %s has failed %d times in a row and is left alone for a while: %s",
-                event.kind.replace("_", " "),
-                event.name,
-                event.failures,
-                event.reason,
-            )
-        case BreakerClosed():
-            logger.warning("the %s %s works again", event.kind.replace("_", " "), event.name)

@@ -10,13 +10,14 @@ import os
 import socket
 import sys
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from subprocess import DEVNULL, PIPE
 from typing import Final
 
 import anyio
 import anyio.abc
 import msgspec
+from anyio.streams.buffered import BufferedByteReceiveStream
 
 from suite.bus import parent
 from suite.config import Settings
@@ -25,6 +26,9 @@ from suite.domain.breaker import Policy
 from suite.domain.exit_codes import described
 from suite.extras import require
 from suite.listening import listening, url_of
+from suite.messages.events import BreakerEvent
+from suite.messages.gateway import GatewayEvent, GatewayNews, GatewayServes
+from suite.messages.upcasters import decode_event
 from suite.node.breakers import Breakers
 
 logger = logging.getLogger("suite.node")
@@ -40,6 +44,11 @@ POLICY: Final = Policy(failures=1, first_pause=0.2, longest_pause=30.0)
 """The pauses before a process is started again that dies again and again."""
 
 
+_LONGEST_LINE: Final = 64 * 1024
+
+_news_of = msgspec.json.Decoder(GatewayNews).decode
+
+
 class GatewayProcess:
     """Keeps one process of ``suite gateway`` running."""
 
@@ -47,6 +56,8 @@ class GatewayProcess:
         self._settings = settings
         self._opened = opened
         self._breaker = breakers.make("gateway", "http", POLICY)
+        self._service = breakers.make("service", "nodes", POLICY)
+        """What the process tells of the service, which it reaches as any client does."""
         self.url = url_of(opened, secure=settings.http.tls_certificate is not None)
         self.pid: int | None = None
         """The process that serves now; None: there is none at the moment."""
@@ -118,12 +129,29 @@ class GatewayProcess:
         return others | {variable(key): _text(value) for key, value in values.items() if value is not None}
 
     async def _watch(self, process: anyio.abc.Process) -> None:
-        """Wait for what the process says when it serves; then nothing is wrong any more."""
+        """Hear what the process tells, until it ends."""
         assert process.stdout is not None
-        async for _ in process.stdout:
-            logger.info("the models are at %s/v1", self.url)
-            self.problem = None
-            self._breaker.succeeded()
+        lines = BufferedByteReceiveStream(process.stdout)
+        with suppress(anyio.EndOfStream, anyio.IncompleteRead, anyio.BrokenResourceError):
+            while True:
+                self._hear(await lines.receive_until(b"\n", _LONGEST_LINE))
+
+    def _hear(self, line: bytes) -> None:
+        try:
+            news = _news_of(line)
+        except msgspec.MsgspecError:
+            logger.info("the gateway writes: %s", line.decode(errors="replace"))
+            return
+        match news:
+            case GatewayServes():  # and so it has reached the service
+                logger.info("the models are at %s/v1", self.url)
+                self.problem = None
+                self._breaker.succeeded()
+                self._service.succeeded()
+            case GatewayEvent(event_type=event_type, body=body):
+                event = decode_event(event_type, bytes(body))
+                if isinstance(event, BreakerEvent):
+                    self._service.follow(event)
 
     def _complain(self, problem: str) -> None:
         self._breaker.failed(problem)

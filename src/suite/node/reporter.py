@@ -3,52 +3,104 @@
 from __future__ import annotations
 
 import logging
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Final
 
 import anyio
-import anyio.abc
 
 from suite.errors import SuiteError
+from suite.identity import Clock
 from suite.log import Log
-from suite.messages.events import ErrorReported, Severity
+from suite.messages.events import Severity
+from suite.node.error_groups import ErrorGroups, Kind
+from suite.process_log import Entry
+from suite.redaction import redacted
+from suite.ticks import tick_or
 
 logger = logging.getLogger("suite.node")
 
-WAITING: int = 256
-"""How many reports may wait for the log; further ones go only to the process's own log."""
-MESSAGE_CHARACTERS: int = 2000
+MESSAGE_CHARACTERS: Final = 2000
+LOOK_SECONDS: Final = 1.0
+LAST_SECONDS: Final = 0.5
+"""How long the end of the node waits for the log to take what was counted."""
 
 
 class Reporter:
     """Reports the errors of a node."""
 
-    def __init__(self, log: Log, node: str) -> None:
+    def __init__(self, log: Log, node: str, *, clock: Clock) -> None:
         self._log = log
-        self._node = node
-        self._put, self._take = anyio.create_memory_object_stream[ErrorReported](WAITING)
+        self._clock = clock
+        self._groups = ErrorGroups(node)
+        self._lock = threading.RLock()  # a destructor may log while it is held
+        self._thread = threading.get_ident()
+        self._added = anyio.Event()
 
-    def report(self, error_type: str, message: str, severity: Severity = "error") -> None:
-        """Queue an error for the log. Never waits or raises. Must contain no prompt, answer or secret."""
-        event = ErrorReported(
-            node=self._node,
-            error_type=error_type,
-            message=message[:MESSAGE_CHARACTERS],
-            severity=severity,
-        )
-        try:
-            self._put.send_nowait(event)
-        except (anyio.WouldBlock, anyio.BrokenResourceError, anyio.ClosedResourceError):
+    def report(
+        self, error_type: str, message: str, severity: Severity = "error", *, model_id: str = ""
+    ) -> None:
+        """Have an error appended to the log, in whatever thread. Never waits or raises.
+
+        Must contain no prompt, answer or secret.
+        """
+        kind = Kind(error_type, severity, model_id)
+        with self._lock:
+            has_room = self._groups.add(kind, redacted(message)[:MESSAGE_CHARACTERS], self._clock())
+        if not has_room:
             logger.error("%s is not reported in the log: %s", error_type, message)
+        if threading.get_ident() == self._thread:
+            self._added.set()
 
     async def run(self) -> None:
-        """Append queued errors one after the other, until cancelled."""
-        with self._put, self._take:
-            async for event in self._take:
-                try:
-                    await self._log.append(event)
-                except SuiteError as error:
-                    logger.error(
-                        "%s is not reported in the log (%s): %s",
-                        event.error_type,
-                        error.message,
-                        event.message,
-                    )
+        """Append what was reported, until cancelled.
+
+        Unforeseen exceptions are reported too that this process or that of a model logs meanwhile.
+        """
+        with self._hearing_log():
+            try:
+                while True:
+                    await self._append_due()
+                    await tick_or(self._added, LOOK_SECONDS)
+            finally:
+                with anyio.move_on_after(LAST_SECONDS, shield=True):
+                    await self._append_due(is_last=True)
+
+    async def _append_due(self, *, is_last: bool = False) -> None:
+        self._added = anyio.Event()
+        with self._lock:
+            due = tuple(self._groups.take(self._clock(), is_last=is_last))
+        for event in due:
+            try:
+                await self._log.append(event)
+            except SuiteError as error:
+                logger.error(
+                    "%s is not reported in the log (%s): %s", event.error_type, error.message, event.message
+                )
+
+    @contextmanager
+    def _hearing_log(self) -> Iterator[None]:
+        handler = _UnforeseenErrors(self)
+        logging.getLogger().addHandler(handler)
+        try:
+            yield
+        finally:
+            logging.getLogger().removeHandler(handler)
+
+
+class _UnforeseenErrors(logging.Handler):
+    """Reports what is logged as an error together with an exception: nobody has foreseen it."""
+
+    def __init__(self, reporter: Reporter) -> None:
+        super().__init__(logging.ERROR)
+        self._reporter = reporter
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Report a record."""
+        entry = Entry.of(record)
+        if entry.exception:
+            # Only the type: with SUITE_DEBUG the log has the message too, which may quote a client.
+            raised = entry.exception.splitlines()[-1].partition(":")[0]
+            message = f"{entry.message} ({raised}): the log of this process says where"
+            self._reporter.report(SuiteError.code, message, model_id=entry.model_id)

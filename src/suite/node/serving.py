@@ -31,7 +31,7 @@ from suite.actions.generation import cancel_generation, clear_kv_cache, generate
 from suite.actions.health import breakers_of, get_log_end, get_stats, health, health_check
 from suite.actions.keys import create_key, list_keys, revoke_key
 from suite.actions.prediction import get_predictions, predict_models, preload_models, select_model
-from suite.actions.projections import get_errors, get_fleet, rebuild_projection
+from suite.actions.projections import get_error_groups, get_errors, get_fleet, rebuild_projection
 from suite.actions.ranking import rerank
 from suite.actions.residency import load_model, pin_model, release_model, unload_model, unpin_model
 from suite.actions.tokens import apply_template, detokenize, tokenize
@@ -40,9 +40,10 @@ from suite.actions.usage import record_usage, usage
 from suite.bus import credentials
 from suite.bus.connection import Connection
 from suite.bus.kv import Leases
+from suite.bus.liveness import answers
 from suite.bus.service import Service
 from suite.config import Settings
-from suite.errors import LogNotWritable, ReadModelUnavailable, SuiteError
+from suite.errors import LogNotWritable, ReadModelUnavailable
 from suite.gpus import Gpus
 from suite.identity import Clock, NewId, Now, new_id, utc_now
 from suite.legacy.service import serve_legacy
@@ -85,6 +86,7 @@ from suite.node.snapshots import sweep_snapshots
 from suite.node.storage import StorageWatch
 from suite.node.users import UsersWatch
 from suite.projections.projections import Projections
+from suite.service_manager import ServiceManager
 from suite.tasks import background
 from suite.version import __version__
 
@@ -124,6 +126,7 @@ ACTIONS = (
     preload_models,
     select_model,
     get_errors,
+    get_error_groups,
     get_fleet,
     explain,
     rebuild_projection,
@@ -166,23 +169,40 @@ SCHEMAS = "the files of suite/schemas in the wheel, by the $id that an endpoint'
 
 
 async def serve(
-    settings: Settings, *, take_over: bool = False, on_ready: Callable[[Node], None] = lambda _: None
+    settings: Settings,
+    *,
+    take_over: bool = False,
+    on_ready: Callable[[Node], None] = lambda _: None,
+    manager: ServiceManager | None = None,
 ) -> None:
     """Serve until SIGINT or SIGTERM. After a second signal running generations are not waited for.
 
-    `on_ready` is called when the node serves. Raises the error that keeps the node from starting, or Fenced,
-    LogGone or NodeLost when it may not go on.
+    `on_ready` is called when the node serves, and `manager` is told how it is. Raises the error that keeps
+    the node from starting, or Fenced, LogGone or NodeLost when it may not go on.
     """
+    manager = manager or ServiceManager.nobody()
     async with background() as tasks:
         serving, stop = anyio.Event(), anyio.Event()
         tasks.start_soon(_wait_for_signals, serving, stop, tasks.cancel_scope)
         progress = StartProgress()
         tasks.start_soon(progress.tell)
-        async with running_node(settings, take_over=take_over, on_step=progress.step) as node:
+        tasks.start_soon(manager.starting)
+
+        def on_step(doing: str) -> None:
+            progress.step(doing)
+            manager.status(doing)
+
+        async with running_node(settings, take_over=take_over, on_step=on_step) as node:
             progress.end()
             serving.set()
             on_ready(node)
+            manager.ready(f"node {node.name} serves {len(node.catalogue.models)} models")
+            has_own_server = settings.nats.url is None
+            tasks.start_soon(
+                manager.feed_watchdog, partial(answers, node.connection, outages_count=has_own_server)
+            )
             await stop.wait()
+            manager.stopping()
     logger.info("node %s has stopped", settings.node)
 
 
@@ -285,7 +305,7 @@ async def running_node(
                 warn_of_small_limit(supervisor, catalogue)
                 node = make_node(env, reporter, catalogue, journal, projections, learning, supervisor, pins)
                 _start_background(env, node)
-                async with node.fleet.joined(), _service(env, node, reporter) as service:
+                async with node.fleet.joined(), _service(env, node) as service:
                     nats.address.publish(http=None if gateway is None else gateway.url)
                     if gateway is not None:
                         tasks.start_soon(gateway.run)
@@ -332,7 +352,7 @@ async def _prepare(env: Environment) -> Reporter:
     if settings.dependencies and settings.nats.url is not None:  # nobody else is on a node's own server
         tasks.start_soon(watch_dependencies, env.connection, settings.dependencies, env.breakers)
     tasks.start_soon(sweep_snapshots, settings, env.now)
-    reporter = Reporter(env.log, settings.node)
+    reporter = Reporter(env.log, settings.node, clock=env.clock)
     tasks.start_soon(reporter.run)
     if env.nats.server is not None:
         report = partial(reporter.report, LogNotWritable.code)
@@ -399,7 +419,7 @@ def _running_work(node: Node, service: Service[Node]) -> RunningWork:
 
 
 @asynccontextmanager
-async def _service(env: Environment, node: Node, reporter: Reporter) -> AsyncIterator[Service[Node]]:
+async def _service(env: Environment, node: Node) -> AsyncIterator[Service[Node]]:
     """Answer requests, those of older clients too, until the block ends."""
     settings = env.settings
     async with Service.serve(
@@ -412,9 +432,6 @@ async def _service(env: Environment, node: Node, reporter: Reporter) -> AsyncIte
         new_id=env.new_id,
         drain_seconds=0.0,
         disabled=_disabled(settings),
-        on_failure=lambda name: reporter.report(
-            SuiteError.code, f"{name} failed unforeseen: the node's own log has the cause"
-        ),
         router=node.fleet.routing,
     ) as service:
         node.service = service

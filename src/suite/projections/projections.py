@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
-from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -34,23 +33,34 @@ FILES: Final[Mapping[type[Projection], str]] = {
 """The names of the files in which a node keeps its read models."""
 
 
-def directory_in(data_dir: Path) -> Path:
-    """Where a node keeps the files of its read models."""
-    return data_dir / "projections"
+def paths(data_dir: Path, evaluation_path: Path | None = None) -> dict[type[Projection], Path]:
+    """Where a node keeps the files of its read models.
+
+    ``evaluation_path`` is the file of the evaluations, if it is not to be in the data directory.
+    """
+    found = {kind: data_dir / "projections" / name for kind, name in FILES.items()}
+    return found if evaluation_path is None else found | {EvaluationProjection: evaluation_path}
 
 
 class Projections:
     """All read models of a node."""
 
     def __init__(
-        self, log: Log, directory: Path, evaluation_path: Path, *, now: Now, on_problem: Callable[[str], None]
+        self,
+        log: Log,
+        files: Mapping[type[Projection], Path],
+        *,
+        now: Now,
+        on_problem: Callable[[str], None],
     ) -> None:
-        keep = partial(Projector, log=log, now=now, on_problem=on_problem)
-        self.catalogue = keep(CatalogueProjection(), directory / FILES[CatalogueProjection])
-        self.usage = keep(UsageProjection(), directory / FILES[UsageProjection])
-        self.evaluation = keep(EvaluationProjection(), evaluation_path)
-        self.errors = keep(ErrorsProjection(), directory / FILES[ErrorsProjection])
-        self.history = keep(HistoryProjection(), directory / FILES[HistoryProjection])
+        def keep(kind: type[Projection]) -> Projector:
+            return Projector(kind(), files[kind], log, now=now, on_problem=on_problem)
+
+        self.catalogue = keep(CatalogueProjection)
+        self.usage = keep(UsageProjection)
+        self.evaluation = keep(EvaluationProjection)
+        self.errors = keep(ErrorsProjection)
+        self.history = keep(HistoryProjection)
 
     @property
     def by_name(self) -> Mapping[str, Projector]:
@@ -83,14 +93,7 @@ class Projections:
 
         ``evaluation_path`` is the file of the evaluations, if it is not to be in the data directory.
         """
-        directory = directory_in(data_dir)
-        projections = cls(
-            log,
-            directory,
-            evaluation_path or directory / FILES[EvaluationProjection],
-            now=now,
-            on_problem=on_problem,
-        )
+        projections = cls(log, paths(data_dir, evaluation_path), now=now, on_problem=on_problem)
         async with background() as tasks:
             for projector in projections.by_name.values():
                 tasks.start_soon(projector.run)

@@ -16,7 +16,7 @@ from suite.log import Log
 from suite.projections.connection import connected
 from suite.projections.file import ProjectionFile
 from suite.projections.projection import Projection
-from suite.projections.projections import FILES, directory_in
+from suite.projections.projections import FILES, paths
 
 _WAIT_SECONDS = 0.1
 """After this long without events the follower checks whether any are left."""
@@ -41,8 +41,8 @@ def copy_read_models(data_dir: Path, to: Path) -> Mapping[str, Path]:
     cannot be read, are left out.
     """
     copies: dict[str, Path] = {}
-    for projection, name in FILES.items():
-        path, copy = directory_in(data_dir) / name, to / name
+    for projection, path in paths(data_dir).items():
+        copy = to / path.name
         if path.exists():
             try:
                 _copy(path, copy)

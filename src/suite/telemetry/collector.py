@@ -114,11 +114,14 @@ class _Session(requests.Session):
         self._collector = collector
 
     def send(self, request: requests.PreparedRequest, **options: Any) -> requests.Response:
-        """Send a request. Raises what `requests` raises, and ConnectionError while it is left alone."""
+        """Send a request. Raises what `requests` raises, and RequestException while it is left alone.
+
+        That is no error of the connection, after which the exporter would wait and try again.
+        """
         if not self._collector.breaker.try_use():
-            raise requests.ConnectionError(self._collector.breaker.refusal)
+            raise requests.RequestException(self._collector.breaker.refusal)
         try:
-            response = super().send(request, **options)
+            response = self._send_twice(request, **options)
         except requests.RequestException as error:
             self._collector.failed(f"{request.url} {_cause(error)}")
             raise
@@ -127,6 +130,15 @@ class _Session(requests.Session):
         else:
             self._collector.answered()
         return response
+
+    def _send_twice(self, request: requests.PreparedRequest, **options: Any) -> requests.Response:
+        """Send a request, and again if the connection fails, which may be one that was kept for too long."""
+        try:
+            return super().send(request, **options)
+        except requests.Timeout:
+            raise
+        except requests.ConnectionError:
+            return super().send(request, **options)
 
 
 def _cause(error: requests.RequestException) -> str:

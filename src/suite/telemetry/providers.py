@@ -7,7 +7,7 @@ OpenTelemetry has one provider of spans for each process. Metrics have switches 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -67,7 +67,9 @@ def tracing(settings: TraceSettings, *, node: str, process: str, tell_outages: b
         yield
         return
     collector = _collector(node, tell_outages) if settings.mode == "otlp" else None
-    provider = _spans(settings, resource(node=node, process=process), collector)
+    kept = list(_keeping(settings))
+    exporting = [*kept, *_exporting(settings, collector)]
+    provider = _spans(settings, resource(node=node, process=process), exporting)
     recording.tracer, recording.content, recording.is_on = _tracer(provider), settings.content, True
     recording.breaker = None if collector is None else collector.breaker
     try:
@@ -75,6 +77,8 @@ def tracing(settings: TraceSettings, *, node: str, process: str, tell_outages: b
     finally:
         recording.is_on = recording.content = False
         recording.breaker = None
+        for each in kept:  # a disk is soon done, and waits for no collector
+            each.shutdown()
         finish(provider.shutdown, collector)
 
 
@@ -82,7 +86,7 @@ def _tracer(provider: trace.TracerProvider) -> trace.Tracer:
     return provider.get_tracer("suite", __version__, schema_url=SCHEMA_URL)
 
 
-def _spans(settings: TraceSettings, source: Resource, collector: Collector | None) -> TracerProvider:
+def _spans(settings: TraceSettings, source: Resource, exporting: Sequence[SpanProcessor]) -> TracerProvider:
     # Imported here to save start-up time with `off`.
     from opentelemetry.sdk.trace import TracerProvider
 
@@ -91,23 +95,30 @@ def _spans(settings: TraceSettings, source: Resource, collector: Collector | Non
     provider = TracerProvider(
         sampler=FollowingSampler(settings.ratio), resource=source, shutdown_on_exit=False
     )
-    exporting = list(_processors(settings, collector))
     provider.add_span_processor(FailuresAndSlow(exporting, slow_seconds=settings.slow_seconds))
     return provider
 
 
-def _processors(settings: TraceSettings, collector: Collector | None) -> Iterator[SpanProcessor]:
-    """Who gets the spans that are exported."""
+def _exporting(settings: TraceSettings, collector: Collector | None) -> Iterator[SpanProcessor]:
+    """Who has spans leave this process for a collector or a terminal."""
     from opentelemetry.sdk.trace.export import BatchSpanProcessor, SimpleSpanProcessor
 
-    from suite.telemetry.exporters import StoreExporter, console
-    from suite.telemetry.span_store import SpanStore
+    from suite.telemetry.exporters import console
 
     if collector is not None:
         yield BatchSpanProcessor(collector.spans())
     if settings.mode == "console":
         yield SimpleSpanProcessor(console())
-    if settings.store is not None and settings.store_bytes:
+
+
+def _keeping(settings: TraceSettings) -> Iterator[SpanProcessor]:
+    """Who keeps spans on this machine."""
+    from opentelemetry.sdk.trace.export import BatchSpanProcessor
+
+    from suite.telemetry.exporters import StoreExporter
+    from suite.telemetry.span_store import SpanStore
+
+    if settings.store is not None:
         store = SpanStore(Path(settings.store), settings.store_bytes)
         yield BatchSpanProcessor(StoreExporter(store), schedule_delay_millis=_STORE_MILLISECONDS)
 

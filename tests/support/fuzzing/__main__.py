@@ -9,15 +9,22 @@ from __future__ import annotations
 
 import argparse
 import logging
+import math
+import signal
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from threading import Event
+from typing import TypeAlias
 
 import anyio
 
 from support.fuzzing.run import Report, default_directory, fuzz
 from support.fuzzing.targets import TARGETS, opened
+
+IsOver: TypeAlias = Callable[[], bool]
 
 
 def main() -> int:
@@ -34,9 +41,17 @@ def main() -> int:
         parser.error(f"no target {', '.join(sorted(unknown))}")
     logging.disable(logging.WARNING)
     _say(f"seed {options.seed}")
-    until = None if options.minutes is None else time.monotonic() + 60 * options.minutes
-    reports = [anyio.run(_fuzz, name, options.seed, options.count, options.first, until) for name in wanted]
+    is_over = _end(options.minutes)
+    reports = [anyio.run(_fuzz, each, options.seed, options.count, options.first, is_over) for each in wanted]
     return int(not all(report.is_well for report in reports))
+
+
+def _end(minutes: float | None) -> IsOver:
+    """Whether so much time has passed, or SIGTERM has come: what was found so far is told then."""
+    told = Event()
+    signal.signal(signal.SIGTERM, lambda *_: told.set())
+    end = math.inf if minutes is None else time.monotonic() + 60 * minutes
+    return lambda: told.is_set() or time.monotonic() > end
 
 
 def _say(text: str) -> None:
@@ -44,7 +59,7 @@ def _say(text: str) -> None:
     sys.stdout.flush()
 
 
-async def _fuzz(name: str, seed: int, count: int | None, first: int, until: float | None) -> Report:
+async def _fuzz(name: str, seed: int, count: int | None, first: int, is_over: IsOver) -> Report:
     with TemporaryDirectory(prefix="fuzz-") as directory:
         async with opened(name, Path(directory)) as target:
             report = await fuzz(
@@ -53,7 +68,7 @@ async def _fuzz(name: str, seed: int, count: int | None, first: int, until: floa
                 seed=seed,
                 count=TARGETS[name].long_form if count is None else count,
                 first=first,
-                until=until,
+                is_over=is_over,
             )
             _say(str(report))
     return report

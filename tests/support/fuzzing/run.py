@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
 from types import FrameType
-from typing import Any, Generic, NoReturn, TypeVar
+from typing import Any, Generic, NamedTuple, NoReturn, TypeVar
 
 import anyio
 import anyio.lowlevel
@@ -23,7 +23,30 @@ T = TypeVar("T")
 MOST_FINDINGS = 20
 """After so many a run ends."""
 FLAT_BYTES = 96 << 20
-"""How much more memory all processes together may have at the end than after a quarter of the inputs."""
+FLAT_DESCRIPTORS = 48
+"""How much more all processes together may have at the end than early on."""
+WARM = 2000
+"""Early on is after a quarter of the inputs, but at most so many: then all has been used once."""
+
+
+class Usage(NamedTuple):
+    """What processes use."""
+
+    bytes: int
+    """Of memory."""
+    descriptors: int
+
+    def __str__(self) -> str:
+        return f"{self.bytes >> 20} MiB and {self.descriptors} descriptors"
+
+
+_NOTHING = Usage(0, 0)
+
+
+def usage(processes: Iterable[psutil.Process]) -> Usage:
+    """What they use together."""
+    alive = [each for each in processes if each.is_running()]
+    return Usage(sum(each.memory_info().rss for each in alive), sum(each.num_fds() for each in alive))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,9 +89,9 @@ class Report:
     outcomes: Counter[str] = field(default_factory=Counter)
     findings: list[Finding] = field(default_factory=list)
     seconds: float = 0.0
-    early_bytes: int = 0
-    """The memory after a quarter of the inputs."""
-    late_bytes: int = 0
+    early: Usage | None = None
+    """What was used early on."""
+    late: Usage = _NOTHING
     aftermath: str | None = None
     """What was wrong once all inputs were checked."""
 
@@ -79,15 +102,17 @@ class Report:
 
     @property
     def is_flat(self) -> bool:
-        """Whether memory did not grow meanwhile."""
-        return self.late_bytes - self.early_bytes < FLAT_BYTES
+        """Whether memory and descriptors did not grow meanwhile."""
+        early = self.early or self.late
+        grown = self.late.bytes - early.bytes, self.late.descriptors - early.descriptors
+        return grown[0] < FLAT_BYTES and grown[1] < FLAT_DESCRIPTORS
 
     def __str__(self) -> str:
         checked = self.outcomes.total() + len(self.findings)
         lines = [
             f"{self.target}: seed {self.seed}, inputs {self.first} to {self.first + checked - 1}, "
-            f"{self.seconds:.0f} s, memory {self.early_bytes >> 20} MiB after a quarter, "
-            f"{self.late_bytes >> 20} MiB at the end{'' if self.is_flat else ': IT GROWS'}"
+            f"{self.seconds:.0f} s; {self.early or self.late} early on, {self.late} at the end"
+            f"{'' if self.is_flat else ': IT GROWS'}"
         ]
         lines += [f"  {count:7} {outcome}" for outcome, count in self.outcomes.most_common()]
         for each in self.findings:
@@ -104,9 +129,15 @@ def random_of(target: str, seed: int, number: int) -> Random:
 
 
 async def fuzz(
-    target: Target[Any], directory: Path, *, seed: int, count: int, first: int = 0, until: float | None = None
+    target: Target[Any],
+    directory: Path,
+    *,
+    seed: int,
+    count: int,
+    first: int = 0,
+    is_over: Callable[[], bool] = lambda: False,
 ) -> Report:
-    """Check so many inputs, but begin none after `until` (of `time.monotonic`). Failed ones go into files."""
+    """Check so many inputs, but begin none once it is over. Failed ones go into files."""
     report = Report(target=target.name, seed=seed, first=first)
     began = time.monotonic()
     numbers = iter(range(first, first + count))
@@ -115,11 +146,11 @@ async def fuzz(
     async def work() -> None:
         nonlocal taken
         for number in numbers:
-            if (until is not None and time.monotonic() > until) or len(report.findings) >= MOST_FINDINGS:
+            if is_over() or len(report.findings) >= MOST_FINDINGS:
                 return
             taken += 1
-            if taken == count // 4 + 1:
-                report.early_bytes = _resident(target)
+            if taken == min(count // 4, WARM) + 1:
+                report.early = usage(target.processes())
             await _check(target, report, directory, number)
 
     async with anyio.create_task_group() as tasks:
@@ -130,8 +161,7 @@ async def fuzz(
         await target.afterwards()
     except Exception as error:
         report.aftermath = _told(error)
-    report.late_bytes = _resident(target)
-    report.early_bytes = report.early_bytes or report.late_bytes
+    report.late = usage(target.processes())
     return report
 
 
@@ -158,10 +188,6 @@ def _told(error: Exception) -> str:
         code = trace.tb_frame.f_code
         place, trace = f"{Path(code.co_filename).name}:{trace.tb_lineno}", trace.tb_next
     return f"{type(error).__name__} at {place}: {str(error)[:300]}"
-
-
-def _resident(target: Target[Any]) -> int:
-    return sum(each.memory_info().rss for each in target.processes() if each.is_running())
 
 
 class Hung(Exception):

@@ -33,7 +33,7 @@ HINTS: Final[dict[str, Sequence[Any]]] = {
     "role": ("system", "user", "user", "assistant", "tool", "developer"),
     "grammar": (None, None, 'root ::= [0-9]+ "."', "root ::= (", "root ::= root"),
     "load_wait_ms": (None, 0, 1, 3000),
-    "keep_alive": (None, 0, 60, "forever", "now"),
+    "keep_alive": (*[None] * 9, 60, "forever", 0, "now"),
     "deadline_ms": (None, 1, 500),
     "wait_ms": (0, 1, 500),
     "drain_ms": (0, 1, 500),

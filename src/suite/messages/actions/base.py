@@ -12,6 +12,8 @@ from typing import Annotated, Literal, TypeAlias
 import msgspec
 from msgspec import Meta
 
+from suite.errors import shortened
+
 Text: TypeAlias = Annotated[str, Meta(min_length=1)]
 ModelId: TypeAlias = Annotated[str, Meta(min_length=1, description="The model's id or one of its aliases.")]
 GenerationId: TypeAlias = Annotated[str, Meta(min_length=1, max_length=255)]
@@ -59,6 +61,17 @@ Sequence: TypeAlias = Annotated[int, Meta(ge=0)]
 
 CLIENT_HEADER = "Suite-Client"
 """The header of a request in which its sender may say what it is, for people who look at what runs."""
+
+
+_MOST_WARNINGS = 100
+_WARNING_CHARACTERS = 512
+
+
+def brief(warnings: tuple[str, ...]) -> tuple[str, ...]:
+    """Warnings as replies have them: short and not too many, as they may repeat much of what was sent."""
+    kept = tuple(shortened(each, _WARNING_CHARACTERS) for each in warnings[:_MOST_WARNINGS])
+    more = len(warnings) - len(kept)
+    return (*kept, f"and {more} more warnings") if more else kept
 
 
 class Request(msgspec.Struct, frozen=True, kw_only=True):

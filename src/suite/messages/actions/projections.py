@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 import msgspec
+from msgspec import Meta
 
 from suite.messages.actions.base import FleetReply, ModelId, Page, Query, Reply, Request
 from suite.messages.events import Severity
 
 
-class GetErrorsRequest(Page, frozen=True, kw_only=True):
-    """Get errors, newest first: reported errors, failed loads, crashes, lost nodes."""
+class ErrorsPage(Page, frozen=True, kw_only=True):
+    """A query for errors."""
 
     severity: Severity | None = None
     model_id: ModelId | None = None
+    error_type: Annotated[str, Meta(max_length=100)] | None = None
+    """The stable code of the errors, such as `load_failed`."""
+
+
+class GetErrorsRequest(ErrorsPage, frozen=True, kw_only=True):
+    """Get errors, newest first: reported errors, failed loads, crashes, lost nodes."""
 
 
 class ErrorEntry(msgspec.Struct, frozen=True, kw_only=True):
@@ -27,12 +34,43 @@ class ErrorEntry(msgspec.Struct, frozen=True, kw_only=True):
     node: str
     model_id: str | None
     timestamp: str
+    count: int = 1
+    """How many errors of this kind it stands for: those of a minute are reported together."""
 
 
 class GetErrorsReply(Reply, frozen=True, kw_only=True):
     """A page of errors; ``next_cursor`` is null on the last page."""
 
     errors: tuple[ErrorEntry, ...]
+    next_cursor: str | None
+
+
+class GetErrorGroupsRequest(ErrorsPage, frozen=True, kw_only=True):
+    """Count errors by their type, model and node, first the group that has the newest one."""
+
+
+class ErrorGroup(msgspec.Struct, frozen=True, kw_only=True):
+    """The errors of one type, about one model, on one node."""
+
+    error_type: str
+    model_id: str | None
+    """Null: they are about no model, or none that is known."""
+    node: str
+    count: int
+    first_seen: str
+    last_seen: str
+    last_seq: int
+    """The event that tells of the newest."""
+    severity: Severity
+    """The newest one's."""
+    message: str
+    """The newest one's."""
+
+
+class GetErrorGroupsReply(Reply, frozen=True, kw_only=True):
+    """A page of groups; ``next_cursor`` is null on the last page."""
+
+    groups: tuple[ErrorGroup, ...]
     next_cursor: str | None
 
 

@@ -1,0 +1,66 @@
+"""Refuses requests at once while the service does not answer, instead of having each wait (ADR 65)."""
+
+from __future__ import annotations
+
+import math
+from typing import Final
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from suite.circuit_breaker import CircuitBreaker
+from suite.domain.breaker import Policy
+from suite.errors import NoService, RequestTimeout, SuiteError, Unavailable
+from suite.gateway.access import endpoint_of
+from suite.gateway.context import context_of
+from suite.gateway.errors import error_response
+from suite.identity import Clock
+
+POLICY: Final = Policy(failures=5, first_pause=0.5, longest_pause=5.0)
+_AWAY: Final = (NoService, RequestTimeout, Unavailable)
+"""The errors by which a client tells that nobody has answered it."""
+_ALONE: Final = frozenset(("/api/version",))
+"""What the gateway answers by itself."""
+
+
+def service_breaker(*, node: str, clock: Clock) -> CircuitBreaker:
+    """The breaker around the service that a gateway is for; `node` is the one that it runs beside."""
+    return CircuitBreaker("service", "nodes", POLICY, node=node, clock=clock)
+
+
+class ServiceBreakerMiddleware:
+    """Lets requests for models through while the service answers; one at a time to see if it does again."""
+
+    def __init__(self, app: ASGIApp, breaker: CircuitBreaker) -> None:
+        self._app = app
+        self._breaker = breaker
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handle an ASGI request."""
+        if scope["type"] != "http" or scope["path"] in _ALONE or endpoint_of(scope["path"]) == "admin":
+            return await self._app(scope, receive, send)
+        if not self._breaker.try_use():
+            return await self._refuse(scope, receive, send)
+        has_answered = False
+
+        async def send_and_note(message: Message) -> None:
+            nonlocal has_answered
+            if message["type"] == "http.response.start" and message["status"] < 400:
+                has_answered = True
+                self._breaker.succeeded()  # before the end: an answer may be streamed for minutes
+            await send(message)
+
+        try:
+            return await self._app(scope, receive, send_and_note)
+        finally:
+            self._note_end(context_of(scope).error, has_answered=has_answered)
+
+    async def _refuse(self, scope: Scope, receive: Receive, send: Send) -> None:
+        response = error_response(Unavailable(self._breaker.refusal), scope["path"])
+        response.headers["retry-after"] = str(max(1, math.ceil(self._breaker.wait_seconds)))
+        await response(scope, receive, send)
+
+    def _note_end(self, error: SuiteError | None, *, has_answered: bool) -> None:
+        if isinstance(error, _AWAY) and not error.node:  # no node has said it
+            self._breaker.failed(error.message)
+        elif not has_answered:
+            self._breaker.withdrawn()
