@@ -379,7 +379,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     confinement: bool = True
     """Whether processes of models are confined to what they need, as far as the kernel can.
 
-    `suite health --json` and the log say what is confined, and why the rest is not. Turn it off to attach a
+    `suite health --json` and the log say what is not confined, and why. Turn it off to attach a
     debugger, or for a driver that it keeps from working.
     """
     log_format: LogFormat = "text"
