@@ -4,7 +4,7 @@
     with breaker.guarding(Unavailable):      # raises Unavailable at once while it is left alone
         await use_it()
 
-It may be used from any thread. What happened to it waits in `take_events` for who appends it to the log.
+It may be used from any thread. What happened to it that is for the log waits in `take_events` for who appends it.
 """
 
 from __future__ import annotations
@@ -29,7 +29,9 @@ from suite.domain.breaker import (
     decide,
     described,
     evolve,
+    is_for_log,
     may_try,
+    times,
 )
 from suite.errors import Unavailable
 from suite.identity import Clock
@@ -126,7 +128,7 @@ class CircuitBreaker:
         seconds = self.wait_seconds
         again = f"in {math.ceil(seconds)} s" if seconds else "at this moment"
         return (
-            f"{described(kind, name)} is left alone, as it failed {state.failures} times in a row, "
+            f"{described(kind, name)} is left alone, as it failed {times(state.failures)}, "
             f"the last time with: {state.reason}; it is tried again {again}"
         )
 
@@ -148,8 +150,9 @@ class CircuitBreaker:
         follows = decide(self._state, seen, self._policy, self.of, now)
         state = evolve(self._state, seen, now)
         if follows is not None:
+            if is_for_log(state, follows, self._policy):
+                self._events.append(follows)
             state = evolve(state, follows, now)
-            self._events.append(follows)
         self._state = state
 
 
@@ -159,9 +162,9 @@ def log_event(event: BreakerEvent) -> None:
     match event:
         case BreakerOpened(after_trial=False):
             logger.warning(
-                "%s has failed %d times in a row and is left alone for a while: %s",
+                "%s has failed %s and is left alone for a while: %s",
                 what,
-                event.failures,
+                times(event.failures),
                 event.reason,
             )
         case BreakerClosed():
