@@ -4,7 +4,8 @@
     with breaker.guarding(Unavailable):      # raises Unavailable at once while it is left alone
         await use_it()
 
-It may be used from any thread. What happened to it that is for the log waits in `take_events` for who appends it.
+It may be used from any thread. What happened to it waits in `take_events` for who appends it to the log, as
+far as it is for the log.
 """
 
 from __future__ import annotations
