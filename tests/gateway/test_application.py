@@ -203,7 +203,7 @@ class Frozen(Broken):
         raise NodeLost("nothing came for 5 s")
 
 
-KEEP_ALIVE_AT_ONCE: Final = {**PieceStream.__init__.__kwdefaults__, "keep_alive_seconds": 0.01}
+KEEP_ALIVE_AT_ONCE: Final = {**(PieceStream.__init__.__kwdefaults__ or {}), "keep_alive_seconds": 0.01}
 
 
 @pytest.mark.parametrize("stream", [False, True])

@@ -135,6 +135,14 @@ def may_try(state: Breaker, at: float) -> bool:
             return state.tried_at is None or at - state.tried_at >= state.pause_seconds
 
 
+def position(state: Breaker, at: float) -> Position:
+    """Its position as people are told: half open from the end of the pause on, when a use would be a trial.
+
+    What nobody uses stays open by its log, and is not left alone any more.
+    """
+    return "half_open" if state.position == "open" and may_try(state, at) else state.position
+
+
 def decide(state: Breaker, seen: Seen, policy: Policy, of: Guarded, at: float) -> BreakerEvent | None:
     """The event that follows from what was seen; None if nothing does. `state` is the one before it."""
     failures = state.failures + 1
