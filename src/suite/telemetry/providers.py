@@ -7,7 +7,7 @@ OpenTelemetry has one provider of spans for each process. Metrics have switches 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -31,6 +31,10 @@ SCHEMA_URL: Final = "https://opentelemetry.io/schemas/1.45.0"
 """Which version of the conventions the names of attributes are from."""
 _STORE_MILLISECONDS: Final = 500
 """How soon a span that has ended is in the store."""
+MOST_CONTENT_BYTES: Final = 65_536
+"""The most of one attribute with texts, of which a span has up to three."""
+_WITH_CONTENT: Final = {"max_export_batch_size": 16, "max_queue_size": 256}
+"""3 MiB of texts at most in what is sent at once, as gRPC takes 4 MiB; and 48 MiB in what waits."""
 
 
 class Recording:
@@ -106,7 +110,7 @@ def _exporting(settings: TraceSettings, collector: Collector | None) -> Iterator
     from suite.telemetry.exporters import console
 
     if collector is not None:
-        yield BatchSpanProcessor(collector.spans())
+        yield BatchSpanProcessor(collector.spans(), **_batches(settings))
     if settings.mode == "console":
         yield SimpleSpanProcessor(console())
 
@@ -120,7 +124,13 @@ def _keeping(settings: TraceSettings) -> Iterator[SpanProcessor]:
 
     if settings.store is not None:
         store = SpanStore(Path(settings.store), settings.store_bytes)
-        yield BatchSpanProcessor(StoreExporter(store), schedule_delay_millis=_STORE_MILLISECONDS)
+        exporter, batches = StoreExporter(store), _batches(settings)
+        yield BatchSpanProcessor(exporter, schedule_delay_millis=_STORE_MILLISECONDS, **batches)
+
+
+def _batches(settings: TraceSettings) -> Mapping[str, int]:
+    """How many spans are exported at once and wait for that, if it is not as OpenTelemetry has it."""
+    return _WITH_CONTENT if settings.content else {}
 
 
 def _collector(node: str, tell_outages: bool) -> Collector:
