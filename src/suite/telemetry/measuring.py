@@ -11,7 +11,7 @@ import logging
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from opentelemetry import metrics
 
@@ -23,15 +23,11 @@ from suite.telemetry.resource import resource
 from suite.version import __version__
 
 if TYPE_CHECKING:
-    from opentelemetry.sdk.metrics.export import CardinalityLimits, MetricReader, MetricsData
+    from opentelemetry.sdk.metrics.export import MetricReader, MetricsData
 
     from suite.circuit_breaker import CircuitBreaker
     from suite.telemetry.collector import Collector
     from suite.telemetry.exposition import Exposition
-
-MOST_SERIES: Final = 256
-"""How many series one metric of a process may have: those of more models or keys count as one, which has the
-attribute ``otel.metric.overflow``."""
 
 
 class _Recording:
@@ -100,7 +96,7 @@ def exposing(mode: MetricsMode, *, node: str, process: str) -> Iterator[Expositi
 def _exposition() -> Exposition:
     from suite.telemetry.exposition import Exposition
 
-    return Exposition(cardinality_limits=_limits())
+    return Exposition()
 
 
 def _readers(mode: MetricsMode, collector: Collector | None) -> Iterator[MetricReader]:
@@ -108,10 +104,10 @@ def _readers(mode: MetricsMode, collector: Collector | None) -> Iterator[MetricR
     from opentelemetry.sdk.metrics.export import ConsoleMetricExporter, PeriodicExportingMetricReader
 
     if collector is not None:
-        yield PeriodicExportingMetricReader(collector.metrics(), cardinality_limits=_limits())
+        yield PeriodicExportingMetricReader(collector.metrics())
     if mode == "console":
         exporter = ConsoleMetricExporter(out=sys.stderr, formatter=_line)
-        yield PeriodicExportingMetricReader(exporter, cardinality_limits=_limits())
+        yield PeriodicExportingMetricReader(exporter)
 
 
 def _collector(node: str, tell_outages: bool) -> Collector:
@@ -119,16 +115,6 @@ def _collector(node: str, tell_outages: bool) -> Collector:
     from suite.telemetry.collector import Collector
 
     return Collector("metrics", node=node, level=logging.WARNING if tell_outages else logging.DEBUG)
-
-
-def _limits() -> CardinalityLimits:
-    """How many series each metric may have.
-
-    What is observed is left alone: it is about what is in memory or waits at that moment.
-    """
-    from opentelemetry.sdk import metrics as sdk
-
-    return {sdk.Counter: MOST_SERIES, sdk.UpDownCounter: MOST_SERIES, sdk.Histogram: MOST_SERIES}
 
 
 def _line(data: MetricsData) -> str:
