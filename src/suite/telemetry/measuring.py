@@ -54,9 +54,17 @@ def circuit_breakers() -> tuple[CircuitBreaker, ...]:
 
 @contextmanager
 def measuring(
-    mode: MetricsMode, *, node: str, process: str, exposed: bool = False, tell_outages: bool = True
+    mode: MetricsMode,
+    *,
+    node: str,
+    process: str,
+    place: str | None = None,
+    exposed: bool = False,
+    tell_outages: bool = True,
 ) -> Iterator[Exposition | None]:
-    """Measure during the block. Yields the metrics for Prometheus if they are `exposed`, otherwise None.
+    """Measure during the block, as a `suite.telemetry.resource`.
+
+    Yields the metrics for Prometheus if they are `exposed`, otherwise None.
 
     ``mode`` is where they go by themselves: ``off`` for nowhere, ``console`` (lines on stderr) or ``otlp``,
     every minute unless ``OTEL_METRIC_EXPORT_INTERVAL`` says otherwise. The standard
@@ -73,7 +81,9 @@ def measuring(
     exposition = _exposition() if exposed else None
     readers = [*_readers(mode, collector), *([] if exposition is None else [exposition])]
     provider = MeterProvider(
-        resource=resource(node=node, process=process), metric_readers=readers, shutdown_on_exit=False
+        resource=resource(node=node, process=process, place=place),
+        metric_readers=readers,
+        shutdown_on_exit=False,
     )
     _recording.meter = provider.get_meter("suite", __version__)
     _recording.breaker = None if collector is None else collector.breaker
@@ -86,9 +96,9 @@ def measuring(
 
 
 @contextmanager
-def exposing(mode: MetricsMode, *, node: str, process: str) -> Iterator[Exposition]:
+def exposing(mode: MetricsMode, *, node: str, process: str, place: str | None = None) -> Iterator[Exposition]:
     """Measure during the block, as `measuring` does, and yield the metrics for Prometheus."""
-    with measuring(mode, node=node, process=process, exposed=True) as exposition:
+    with measuring(mode, node=node, process=process, place=place, exposed=True) as exposition:
         assert exposition is not None
         yield exposition
 

@@ -59,8 +59,15 @@ recording = Recording()
 
 
 @contextmanager
-def tracing(settings: TraceSettings, *, node: str, process: str, tell_outages: bool = True) -> Iterator[None]:
-    """Record spans during the block.
+def tracing(
+    settings: TraceSettings,
+    *,
+    node: str,
+    process: str,
+    place: str | None = None,
+    tell_outages: bool = True,
+) -> Iterator[None]:
+    """Record spans during the block, as those of a `suite.telemetry.resource`.
 
     The standard ``OTEL_EXPORTER_OTLP_*`` variables configure the OTLP exporter. ``tell_outages`` says whether
     this process is the one that warns when the collector cannot be reached. The end of the block waits up to
@@ -73,7 +80,7 @@ def tracing(settings: TraceSettings, *, node: str, process: str, tell_outages: b
     collector = _collector(node, tell_outages) if settings.mode == "otlp" else None
     kept = list(_keeping(settings))
     exporting = [*kept, *_exporting(settings, collector)]
-    provider = _spans(settings, resource(node=node, process=process), exporting)
+    provider = _spans(settings, resource(node=node, process=process, place=place), exporting)
     recording.tracer, recording.content, recording.is_on = _tracer(provider), settings.content, True
     recording.breaker = None if collector is None else collector.breaker
     try:
