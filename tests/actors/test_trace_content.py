@@ -53,8 +53,8 @@ def test_the_last_messages_of_a_chat_are_in_it_and_the_first_of_them_is_cut() ->
 
 def test_arguments_that_are_an_object_stay_one_if_they_have_room() -> None:
     calls = [call_with({"name": "short"}), call_with({"name": "x" * MOST_CONTENT_BYTES})]
-    messages = [{"role": "user", "content": "x"}, {"role": "assistant", "tool_calls": calls}]
-    content = json.loads(asked_content(request_of(messages))["gen_ai.input.messages"])
+    request = request_of([{"role": "user", "content": "x"}, {"role": "assistant", "tool_calls": calls}])
+    content = json.loads(asked_content(request)["gen_ai.input.messages"])
     whole, cut = (part["arguments"] for part in content[-1]["parts"])
     assert whole == {"name": "short"}
     assert cut.startswith('{"name":"xxx')

@@ -46,12 +46,17 @@ async def test_the_text_is_made_beside_the_event_loop_for_one_at_a_time(tmp_path
         watching = Watching()
         scrape.exposition.registry.register(watching)
         watching.threads.clear()
-        place = RunningGateway(*scrape.opened.getsockname(), tmp_path)
+        host, port = scrape.opened.getsockname()
+        place = RunningGateway(host, port, tmp_path)
+
+        async def ask() -> None:
+            await anyio.to_thread.run_sync(place.get, "/metrics")
+
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(scrape.serve)
             async with anyio.create_task_group() as asking:
                 for _ in range(4):
-                    asking.start_soon(anyio.to_thread.run_sync, place.get, "/metrics")
+                    asking.start_soon(ask)
             tasks.cancel_scope.cancel()
     assert len(watching.threads) == 4
     assert threading.get_ident() not in watching.threads

@@ -7,7 +7,7 @@ OpenTelemetry has one provider of spans for each process. Metrics have switches 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -23,6 +23,7 @@ from suite.version import __version__
 if TYPE_CHECKING:
     from opentelemetry.sdk.resources import Resource
     from opentelemetry.sdk.trace import SpanProcessor, TracerProvider
+    from opentelemetry.sdk.trace.export import SpanExporter
 
     from suite.circuit_breaker import CircuitBreaker
     from suite.telemetry.collector import Collector
@@ -33,8 +34,10 @@ _STORE_MILLISECONDS: Final = 500
 """How soon a span that has ended is in the store."""
 MOST_CONTENT_BYTES: Final = 65_536
 """The most of one attribute with texts, of which a span has up to three."""
-_WITH_CONTENT: Final = {"max_export_batch_size": 16, "max_queue_size": 256}
-"""3 MiB of texts at most in what is sent at once, as gRPC takes 4 MiB; and 48 MiB in what waits."""
+_MOST_AT_ONCE: Final = 16
+"""How many spans are exported at once if they have texts: 3 MiB at most, as gRPC takes 4 MiB."""
+_MOST_WAITING: Final = 256
+"""How many wait for that if they have texts: 48 MiB at most."""
 
 
 class Recording:
@@ -112,32 +115,34 @@ def _spans(settings: TraceSettings, source: Resource, exporting: Sequence[SpanPr
 
 def _exporting(settings: TraceSettings, collector: Collector | None) -> Iterator[SpanProcessor]:
     """Who has spans leave this process for a collector or a terminal."""
-    from opentelemetry.sdk.trace.export import BatchSpanProcessor, SimpleSpanProcessor
+    from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 
     from suite.telemetry.exporters import console
 
     if collector is not None:
-        yield BatchSpanProcessor(collector.spans(), **_batches(settings))
+        yield _batching(collector.spans(), settings)
     if settings.mode == "console":
         yield SimpleSpanProcessor(console())
 
 
 def _keeping(settings: TraceSettings) -> Iterator[SpanProcessor]:
     """Who keeps spans on this machine."""
-    from opentelemetry.sdk.trace.export import BatchSpanProcessor
-
     from suite.telemetry.exporters import StoreExporter
     from suite.telemetry.span_store import SpanStore
 
     if settings.store is not None:
         store = SpanStore(Path(settings.store), settings.store_bytes)
-        exporter, batches = StoreExporter(store), _batches(settings)
-        yield BatchSpanProcessor(exporter, schedule_delay_millis=_STORE_MILLISECONDS, **batches)
+        yield _batching(StoreExporter(store), settings, milliseconds=_STORE_MILLISECONDS)
 
 
-def _batches(settings: TraceSettings) -> Mapping[str, int]:
-    """How many spans are exported at once and wait for that, if it is not as OpenTelemetry has it."""
-    return _WITH_CONTENT if settings.content else {}
+def _batching(
+    exporter: SpanExporter, settings: TraceSettings, *, milliseconds: float | None = None
+) -> SpanProcessor:
+    """Who exports many spans at once, so soon after they have ended; None: as ``OTEL_BSP_*`` say."""
+    from opentelemetry.sdk.trace.export import BatchSpanProcessor
+
+    waiting, at_once = (_MOST_WAITING, _MOST_AT_ONCE) if settings.content else (None, None)
+    return BatchSpanProcessor(exporter, waiting, milliseconds, at_once)
 
 
 def _collector(node: str, tell_outages: bool) -> Collector:
