@@ -70,17 +70,17 @@ class Collector:
     def spans(self) -> SpanExporter:
         """Create an exporter for spans. Raises InvalidConfiguration for a protocol that is not known."""
         if protocol(self._signal) == GRPC:
-            from suite.telemetry.collector_grpc import spans
+            from suite.telemetry.collector_grpc import GrpcSpanExporter
 
-            return spans(self)
+            return GrpcSpanExporter(self)
         return OTLPSpanExporter(session=_Session(self))
 
     def metrics(self) -> MetricExporter:
         """Create an exporter for metrics. Raises InvalidConfiguration for a protocol that is not known."""
         if protocol(self._signal) == GRPC:
-            from suite.telemetry.collector_grpc import metrics
+            from suite.telemetry.collector_grpc import GrpcMetricExporter
 
-            return metrics(self)
+            return GrpcMetricExporter(self)
         return OTLPMetricExporter(session=_Session(self))
 
     @property

@@ -7,7 +7,6 @@ than what it measures, and would be lost with the process.
 
 from __future__ import annotations
 
-import logging
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,9 +14,9 @@ from typing import TYPE_CHECKING
 
 from opentelemetry import metrics
 
-from suite.extras import require
 from suite.messages.tracing import MetricsMode
 from suite.telemetry.ending import finish
+from suite.telemetry.providers import collector_of
 from suite.telemetry.providers import recording as spans
 from suite.telemetry.resource import resource
 from suite.version import __version__
@@ -77,7 +76,9 @@ def measuring(
         return
     from opentelemetry.sdk.metrics import MeterProvider  # imported here to save start-up time with `off`
 
-    collector = _collector(node, tell_outages) if mode == "otlp" else None
+    collector = None
+    if mode == "otlp":
+        collector = collector_of("metrics", "metrics = otlp", node=node, tell_outages=tell_outages)
     exposition = _exposition() if exposed else None
     readers = [*_readers(mode, collector), *([] if exposition is None else [exposition])]
     provider = MeterProvider(
@@ -118,13 +119,6 @@ def _readers(mode: MetricsMode, collector: Collector | None) -> Iterator[MetricR
     if mode == "console":
         exporter = ConsoleMetricExporter(out=sys.stderr, formatter=_line)
         yield PeriodicExportingMetricReader(exporter)
-
-
-def _collector(node: str, tell_outages: bool) -> Collector:
-    require("otlp", "metrics = otlp")
-    from suite.telemetry.collector import Collector
-
-    return Collector("metrics", node=node, level=logging.WARNING if tell_outages else logging.DEBUG)
 
 
 def _line(data: MetricsData) -> str:

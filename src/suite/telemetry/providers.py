@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from opentelemetry.sdk.trace.export import SpanExporter
 
     from suite.circuit_breaker import CircuitBreaker
-    from suite.telemetry.collector import Collector
+    from suite.telemetry.collector import Collector, Signal
 
 SCHEMA_URL: Final = "https://opentelemetry.io/schemas/1.45.0"
 """Which version of the conventions the names of attributes are from."""
@@ -80,7 +80,9 @@ def tracing(
     if settings.mode == "off":
         yield
         return
-    collector = _collector(node, tell_outages) if settings.mode == "otlp" else None
+    collector = None
+    if settings.mode == "otlp":
+        collector = collector_of("traces", "trace = otlp", node=node, tell_outages=tell_outages)
     kept = list(_keeping(settings))
     exporting = [*kept, *_exporting(settings, collector)]
     provider = _spans(settings, resource(node=node, process=process, place=place), exporting)
@@ -145,8 +147,9 @@ def _batching(
     return BatchSpanProcessor(exporter, waiting, milliseconds, at_once)
 
 
-def _collector(node: str, tell_outages: bool) -> Collector:
-    require("otlp", "trace = otlp")
+def collector_of(signal: Signal, setting: str, *, node: str, tell_outages: bool) -> Collector:
+    """The collector that a setting asks for. Raises NotInstalled without the packages for OTLP."""
+    require("otlp", setting)
     from suite.telemetry.collector import Collector
 
-    return Collector("traces", node=node, level=logging.WARNING if tell_outages else logging.DEBUG)
+    return Collector(signal, node=node, level=logging.WARNING if tell_outages else logging.DEBUG)
