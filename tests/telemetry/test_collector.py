@@ -11,6 +11,7 @@ import requests
 from opentelemetry.sdk.metrics.export import MetricExportResult, MetricsData
 from opentelemetry.sdk.trace.export import SpanExportResult
 
+from suite import telemetry
 from suite.telemetry.collector import POLICY, Collector, Signal
 from support.gateway import free_port
 from support.otlp import otlp_over_grpc, otlp_over_http
@@ -54,6 +55,23 @@ def test_one_that_cannot_be_reached_over_grpc_is_left_alone(
     assert not export_over_grpc(collector, signal)()
     assert collector.is_away
     assert collector.breaker.state.reason == f"{endpoint} does not take them over gRPC"
+
+
+def test_spans_with_texts_fit_into_what_a_collector_takes_over_grpc(monkeypatch: pytest.MonkeyPatch) -> None:
+    texts = dict.fromkeys(("asked", "instructions", "answered"), "x" * telemetry.MOST_CONTENT_BYTES)
+    with otlp_over_grpc() as receiver:
+        for name, value in receiver.environ.items():
+            monkeypatch.setenv(name, value)
+        monkeypatch.setenv("OTEL_BSP_SCHEDULE_DELAY", "60000")  # so many at once as may be
+        with telemetry.tracing(
+            telemetry.TraceSettings(mode="otlp", content=True), node="box", process="node"
+        ):
+            for _ in range(20):
+                with telemetry.span("chat", texts):
+                    pass
+            receiver.wait(lambda spans: len(spans) >= 16)
+            assert telemetry.recording.breaker is not None
+            assert telemetry.recording.breaker.is_closed
 
 
 @pytest.mark.parametrize("status", [400, 413])
