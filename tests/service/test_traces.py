@@ -101,8 +101,12 @@ async def test_a_trace_is_drawn_from_the_log_and_the_spans_that_are_kept(traced:
         assert f"\n{name}" in lines, lines
     assert f"event {reply.seq}" in lines
     assert trace_id in await command.output("trace", trace_id[:10])
-    assert trace_id in await command.output("trace", str(reply.seq))
-    assert trace_id in await command.output("trace", "--limit", "1000")
+    of_event = await command.document("trace", str(reply.seq))
+    assert of_event["trace_id"] == trace_id
+    assert "text_completion tiny" in {span["name"] for span in of_event["spans"]}
+    listed = await command.output("trace", "--limit", "1000")
+    assert trace_id in listed
+    assert "fold usage" not in listed
     assert "trace_not_found" in await command.refusal("trace", "f" * 32)
 
 

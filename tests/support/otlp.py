@@ -56,6 +56,8 @@ class Collector:
         self.spans: list[Received] = []
         self.exports = 0
         """How many requests have come over gRPC."""
+        self.status = 200
+        """What it answers over HTTP."""
         self._arrived = threading.Condition()
 
     @property
@@ -111,7 +113,7 @@ def otlp_over_http() -> Iterator[Collector]:
                 body = gzip.decompress(body)
             if self.path == "/v1/traces":
                 collector.take(trace_service_pb2.ExportTraceServiceRequest.FromString(body))
-            self.send_response(200)
+            self.send_response(collector.status)
             self.send_header("Content-Type", "application/x-protobuf")
             self.send_header("Content-Length", "0")
             self.end_headers()

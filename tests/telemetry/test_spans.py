@@ -11,19 +11,20 @@ from opentelemetry.metrics import NoOpMeter
 
 from suite import telemetry
 from suite.errors import InvalidConfiguration, ModelNotFound
-from suite.messages.tracing import TraceSettings
+from suite.messages.tracing import TraceMode, TraceSettings
 from suite.telemetry.collector import protocol
 from suite.telemetry.measuring import meter
 from suite.telemetry.span_store import KeptSpan, SpanStore
+from support.gateway import free_port
 
 TRACEPARENT = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 PLENTY = 1 << 20
 
 
 @contextmanager
-def recording(directory: Path, *, content: bool = False) -> Iterator[None]:
+def recording(directory: Path, *, content: bool = False, mode: TraceMode = "local") -> Iterator[None]:
     """Record into a store, which has all spans when the block has ended."""
-    settings = TraceSettings(mode="local", content=content, store=str(directory), store_bytes=PLENTY)
+    settings = TraceSettings(mode=mode, content=content, store=str(directory), store_bytes=PLENTY)
     with telemetry.tracing(settings, node="box", process="node"):
         yield
 
@@ -40,6 +41,20 @@ def test_a_failed_span_has_the_code_and_its_text_only_with_content(tmp_path: Pat
     (span,) = kept(tmp_path)
     assert (span.name, span.error) == ("work", "model_not_found")
     assert ("Swordfish" in span.error_text) is content
+
+
+def test_the_last_spans_are_kept_while_the_collector_is_away(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", f"http://127.0.0.1:{free_port()}")
+    with recording(tmp_path, mode="otlp"):
+        breaker = telemetry.recording.breaker
+        assert breaker is not None
+        breaker.failed("it is away")
+        for number in range(100):
+            with telemetry.span(f"work {number}"):
+                pass
+    assert len(kept(tmp_path)) == 100
 
 
 def test_a_span_that_is_ended_elsewhere_belongs_to_where_it_was_begun(tmp_path: Path) -> None:

@@ -81,15 +81,16 @@ def gateway(
     settings = load_configuration(file, flags=flags).settings
     log_to_stderr(settings.log_format)
     is_beside_node = inherited is not None
+    node, place = settings.node, f"{settings.data_dir.absolute()} {settings.http.listen}"
     with (
-        telemetry.tracing(settings.tracing, node=settings.node, process="gateway"),
-        telemetry.exposing(settings.metrics, node=settings.node, process="gateway") as exposition,
+        telemetry.tracing(settings.tracing, node=node, process="gateway", place=place),
+        telemetry.exposing(settings.metrics, node=node, process="gateway", place=place) as exposition,
     ):
         run = functools.partial(
             run_gateway,
             settings.http,
             target.connect,
-            node=settings.node,
+            node=node,
             exposition=exposition,
             inherited=inherited,
             on_ready=_tell_ready if is_beside_node else _show_ready,

@@ -55,8 +55,9 @@ def trace(target: Target, id: str | None, limit: int, newest: int) -> None:
     """Draw the trace ID as a tree, from the log and from the spans that this machine keeps.
 
     ID is that of the trace or its beginning, of a generation or a request, or the sequence of an event.
-    Without ID: the newest traces. Spans are kept while the setting `trace` is not off, in the data directory;
-    without them only the events of the log are shown.
+    Without ID: the newest traces, without those that follow from others and are drawn with them. Spans are
+    kept while the setting `trace` is not off, in the data directory; without them only the events of the log
+    are shown.
 
     \b
     Examples:
@@ -91,12 +92,14 @@ async def _find(target: Target, store: SpanStore, id: str, newest: int) -> Found
     from suite.errors import SuiteError, TraceNotFound
 
     trace_id = _kept_trace(store, id)
-    spans, linked = ([], []) if trace_id is None else store.trace(trace_id)
+    spans, linked = _spans(store, trace_id)
     events: list[Recorded] = []
     warning: str | None = None
     try:
         async with target.connect() as client:
-            trace_id = trace_id or await _logged_trace(client, id, newest)
+            if trace_id is None:
+                trace_id = await _logged_trace(client, id, newest)
+                spans, linked = _spans(store, trace_id)
             if trace_id is not None:
                 events = [event async for event in _events(client, trace_id, spans, newest)]
     except SuiteError as error:
@@ -122,6 +125,11 @@ def _kept_trace(store: SpanStore, id: str) -> str | None:
         if begun:
             return begun.pop()
     return store.trace_with(id)
+
+
+def _spans(store: SpanStore, trace_id: str | None) -> tuple[list[KeptSpan], list[KeptSpan]]:
+    """The spans of a trace, and those that are linked to it, as far as they are kept."""
+    return ([], []) if trace_id is None else store.trace(trace_id)
 
 
 async def _logged_trace(client: Client, id: str, newest: int) -> str | None:
@@ -169,7 +177,8 @@ async def _events(
 def _list(store: SpanStore, limit: int, *, as_json: bool) -> None:
     from suite.cli.output import json_line, local_time, table
 
-    firsts = store.firsts()[-limit:]
+    # What is linked to other traces, such as folds, is in the trees of these.
+    firsts = [span for span in store.firsts() if not span.links][-limit:]
     if as_json:
         json_line(firsts)
         return

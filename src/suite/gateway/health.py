@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final, Literal
 
 import anyio
+import anyio.to_thread
 import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
@@ -46,6 +47,8 @@ class _Probes:
     def __init__(self, gateway: Gateway) -> None:
         self._gateway = gateway
         self._asking = anyio.Lock()
+        self._one = anyio.CapacityLimiter(1)
+        """Metrics are written beside the event loop, for one at a time: everybody may ask for them too."""
         self._known = Health(status="unavailable")
         self._asked: float | None = None
 
@@ -78,7 +81,9 @@ class _Probes:
     async def metrics(self, request: Request) -> Response:
         """The metrics of the gateway, and of the node if it answers."""
         del request
-        exposition = self._gateway.metrics.exposition(await self._stats())
+        stats = await self._stats()
+        write = self._gateway.metrics.exposition
+        exposition = await anyio.to_thread.run_sync(write, stats, limiter=self._one)
         return Response(exposition, media_type="text/plain; version=0.0.4; charset=utf-8")
 
     async def _stats(self) -> GetStatsReply | None:

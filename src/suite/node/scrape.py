@@ -45,13 +45,14 @@ def measured(settings: Settings) -> Iterator[Scrape | None]:
 
     Raises PortTaken, InvalidConfiguration, and NotInstalled without the extra that is needed.
     """
+    place = str(settings.data_dir.absolute())
     if settings.metrics_listen is None:
-        with telemetry.measuring(settings.metrics, node=settings.node, process="node"):
+        with telemetry.measuring(settings.metrics, node=settings.node, process="node", place=place):
             yield None
         return
     require("http", "metrics_listen")
     with (
         listening(*settings.metrics_address) as opened,
-        telemetry.exposing(settings.metrics, node=settings.node, process="node") as exposition,
+        telemetry.exposing(settings.metrics, node=settings.node, process="node", place=place) as exposition,
     ):
         yield Scrape(exposition, opened)

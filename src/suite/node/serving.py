@@ -228,10 +228,11 @@ async def running_node(
     """
     subjects = Subjects(settings.subject_root)
     breakers = Breakers(settings.node, now=now, clock=clock)
+    place = str(settings.data_dir.absolute())
     on_step(f"connecting to NATS at {settings.nats.url}" if settings.nats.url else "starting the NATS server")
     with (
         data_directory.held(settings.data_dir),
-        telemetry.tracing(settings.tracing, node=settings.node, process="node"),
+        telemetry.tracing(settings.tracing, node=settings.node, process="node", place=place),
         measured(settings) as scrape,
         GatewayProcess.opened(settings, breakers) as gateway,
     ):

@@ -3,7 +3,7 @@
 from suite.messages.tracing import MetricsMode, TraceMode, TraceSettings
 from suite.telemetry.measuring import circuit_breakers, exposing, measuring
 from suite.telemetry.messaging import folding, processing, sending
-from suite.telemetry.providers import recording, tracing
+from suite.telemetry.providers import MOST_CONTENT_BYTES, recording, tracing
 from suite.telemetry.spans import (
     Attribute,
     Attributes,
@@ -23,6 +23,7 @@ from suite.telemetry.spans import (
 )
 
 __all__ = [
+    "MOST_CONTENT_BYTES",
     "Attribute",
     "Attributes",
     "MetricsMode",

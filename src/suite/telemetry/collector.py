@@ -21,6 +21,7 @@ from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExport
 from suite.circuit_breaker import CircuitBreaker
 from suite.domain.breaker import Policy
 from suite.errors import InvalidConfiguration
+from suite.identity import Clock
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.metrics.export import MetricExporter
@@ -35,6 +36,8 @@ POLICY: Final = Policy(failures=1, first_pause=1.0, longest_pause=300.0)
 GRPC: Final = "grpc"
 _HTTP: Final = "http/protobuf"
 _ERROR_STATUS = 400
+_REFUSED: Final = frozenset({400, 413})
+"""Of a batch that the collector will not have, or that is too large: it works, and takes the next one."""
 _TOLD_HERE = (
     "opentelemetry.exporter.otlp",
     "opentelemetry.sdk._shared_internal",
@@ -48,28 +51,36 @@ class Collector:
     Many collectors take traces and no metrics, so each of the two has outages of its own.
     """
 
-    def __init__(self, signal: Signal, *, node: str = "", level: int = logging.WARNING) -> None:
+    def __init__(
+        self,
+        signal: Signal,
+        *,
+        node: str = "",
+        level: int = logging.WARNING,
+        clock: Clock = time.monotonic,
+    ) -> None:
         """``level`` is the log level for outages."""
-        self.breaker = CircuitBreaker("otlp", signal, POLICY, node=node, clock=time.monotonic)
+        self.breaker = CircuitBreaker("otlp", signal, POLICY, node=node, clock=clock)
         self._signal: Signal = signal
         self._level = level
+        self._has_refused = False
         for name in _TOLD_HERE:
             logging.getLogger(name).setLevel(logging.CRITICAL)
 
     def spans(self) -> SpanExporter:
         """Create an exporter for spans. Raises InvalidConfiguration for a protocol that is not known."""
         if protocol(self._signal) == GRPC:
-            from suite.telemetry.collector_grpc import spans
+            from suite.telemetry.collector_grpc import GrpcSpanExporter
 
-            return spans(self)
+            return GrpcSpanExporter(self)
         return OTLPSpanExporter(session=_Session(self))
 
     def metrics(self) -> MetricExporter:
         """Create an exporter for metrics. Raises InvalidConfiguration for a protocol that is not known."""
         if protocol(self._signal) == GRPC:
-            from suite.telemetry.collector_grpc import metrics
+            from suite.telemetry.collector_grpc import GrpcMetricExporter
 
-            return metrics(self)
+            return GrpcMetricExporter(self)
         return OTLPMetricExporter(session=_Session(self))
 
     @property
@@ -93,6 +104,18 @@ class Collector:
         if self.is_away:
             logger.log(self._level, "the collector takes %s again", self._signal)
         self.breaker.succeeded()
+
+    def refused(self, reason: str) -> None:
+        """Note that it answers, and refuses what was sent. Logs the first refusal."""
+        if not self._has_refused:
+            logger.log(
+                self._level,
+                "the collector refuses some %s (%s): they are lost, and others are still sent",
+                self._signal,
+                reason,
+            )
+        self._has_refused = True
+        self.answered()
 
 
 def protocol(signal: Signal, environ: Mapping[str, str] = os.environ) -> str:
@@ -125,11 +148,20 @@ class _Session(requests.Session):
         except requests.RequestException as error:
             self._collector.failed(f"{request.url} {_cause(error)}")
             raise
-        if response.status_code >= _ERROR_STATUS:
-            self._collector.failed(f"{request.url} answers {response.status_code} {response.reason}")
+        except BaseException:
+            self._collector.breaker.withdrawn()
+            raise
+        self._note(response)
+        return response
+
+    def _note(self, response: requests.Response) -> None:
+        answer = f"{response.url} answers {response.status_code} {response.reason}"
+        if response.status_code in _REFUSED:
+            self._collector.refused(answer)
+        elif response.status_code >= _ERROR_STATUS:
+            self._collector.failed(answer)
         else:
             self._collector.answered()
-        return response
 
     def _send_twice(self, request: requests.PreparedRequest, **options: Any) -> requests.Response:
         """Send a request, and again if the connection fails, which may be one that was kept for too long."""

@@ -11,36 +11,31 @@ from typing import Any, TypeVar
 
 from opentelemetry.exporter.otlp.proto.grpc.metric_exporter import OTLPMetricExporter
 from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
-from opentelemetry.sdk.metrics.export import MetricExporter, MetricExportResult, MetricsData
+from opentelemetry.sdk.metrics.export import MetricExportResult, MetricsData
 from opentelemetry.sdk.trace import ReadableSpan
-from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
+from opentelemetry.sdk.trace.export import SpanExportResult
 
 from suite.telemetry.collector import Collector
 
 R = TypeVar("R", SpanExportResult, MetricExportResult)
 
 
-def spans(collector: Collector) -> SpanExporter:
-    """Create an exporter for spans, which tells `collector` what becomes of them, and heeds its breaker."""
-    return _Spans(collector)
+class GrpcSpanExporter(OTLPSpanExporter):
+    """Exports spans, tells a collector what becomes of them, and heeds its breaker."""
 
-
-def metrics(collector: Collector) -> MetricExporter:
-    """Create an exporter for metrics, which tells `collector` what becomes of them, and heeds its breaker."""
-    return _Metrics(collector)
-
-
-class _Spans(OTLPSpanExporter):
     def __init__(self, collector: Collector) -> None:
         super().__init__()
         self._collector = collector
 
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
+        """Send spans, unless the collector is left alone."""
         send = partial(super().export, spans)
         return _observed(self._collector, send, SpanExportResult.FAILURE, self._endpoint)
 
 
-class _Metrics(OTLPMetricExporter):
+class GrpcMetricExporter(OTLPMetricExporter):
+    """Exports metrics, tells a collector what becomes of them, and heeds its breaker."""
+
     def __init__(self, collector: Collector) -> None:
         super().__init__()
         self._collector = collector
@@ -48,6 +43,7 @@ class _Metrics(OTLPMetricExporter):
     def export(
         self, metrics_data: MetricsData, timeout_millis: float = 10_000, **options: Any
     ) -> MetricExportResult:
+        """Send metrics, unless the collector is left alone."""
         send = partial(super().export, metrics_data, timeout_millis, **options)
         return _observed(self._collector, send, MetricExportResult.FAILURE, self._endpoint)
 

@@ -40,16 +40,14 @@ def prometheus_name(name: str, unit: str) -> str:
 class Exposition(MetricReader):
     """Reads what this process has measured, as text for Prometheus."""
 
-    def __init__(self, **options: Any) -> None:
-        """The options are those of a reader."""
-        super().__init__(**options)
+    def __init__(self) -> None:
+        super().__init__()
         self._data: MetricsData | None = None
         self.registry = CollectorRegistry()
         """All that is exposed; further collectors of prometheus_client may be registered."""
         self.registry.register(_Families(self))
-        ProcessCollector(
-            registry=self.registry
-        )  # memory, descriptors, CPU: ``process_...``, as all have them
+        # Memory, descriptors, CPU: ``process_...``, as all have them.
+        ProcessCollector(registry=self.registry)
 
     def text(self) -> bytes:
         """All metrics, as text of the version 0.0.4."""

@@ -14,8 +14,8 @@ from typing import TypeAlias
 from opentelemetry import metrics
 from opentelemetry.metrics import CallbackOptions, Observation
 
-from suite.errors import SuiteError
 from suite.telemetry.measuring import meter
+from suite.telemetry.spans import error_type
 
 Attributes: TypeAlias = Mapping[str, str]
 Observe: TypeAlias = Callable[[], Iterable[tuple[float, Attributes]]]
@@ -96,8 +96,7 @@ class Timed:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> None:
         seconds, attributes = perf_counter() - self._began, self._attributes
         if error is not None:
-            name = error.code if isinstance(error, SuiteError) else type(error).__name__
-            attributes = {**attributes, "error.type": name}
+            attributes = {**attributes, "error.type": error_type(error)}
         self._histogram.record(seconds, attributes)
 
 

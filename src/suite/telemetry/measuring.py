@@ -7,31 +7,26 @@ than what it measures, and would be lost with the process.
 
 from __future__ import annotations
 
-import logging
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from opentelemetry import metrics
 
-from suite.extras import require
 from suite.messages.tracing import MetricsMode
 from suite.telemetry.ending import finish
+from suite.telemetry.providers import collector_of
 from suite.telemetry.providers import recording as spans
 from suite.telemetry.resource import resource
 from suite.version import __version__
 
 if TYPE_CHECKING:
-    from opentelemetry.sdk.metrics.export import CardinalityLimits, MetricReader, MetricsData
+    from opentelemetry.sdk.metrics.export import MetricReader, MetricsData
 
     from suite.circuit_breaker import CircuitBreaker
     from suite.telemetry.collector import Collector
     from suite.telemetry.exposition import Exposition
-
-MOST_SERIES: Final = 256
-"""How many series one metric of a process may have: those of more models or keys count as one, which has the
-attribute ``otel.metric.overflow``."""
 
 
 class _Recording:
@@ -58,9 +53,17 @@ def circuit_breakers() -> tuple[CircuitBreaker, ...]:
 
 @contextmanager
 def measuring(
-    mode: MetricsMode, *, node: str, process: str, exposed: bool = False, tell_outages: bool = True
+    mode: MetricsMode,
+    *,
+    node: str,
+    process: str,
+    place: str | None = None,
+    exposed: bool = False,
+    tell_outages: bool = True,
 ) -> Iterator[Exposition | None]:
-    """Measure during the block. Yields the metrics for Prometheus if they are `exposed`, otherwise None.
+    """Measure during the block, as a `suite.telemetry.resource`.
+
+    Yields the metrics for Prometheus if they are `exposed`, otherwise None.
 
     ``mode`` is where they go by themselves: ``off`` for nowhere, ``console`` (lines on stderr) or ``otlp``,
     every minute unless ``OTEL_METRIC_EXPORT_INTERVAL`` says otherwise. The standard
@@ -73,11 +76,15 @@ def measuring(
         return
     from opentelemetry.sdk.metrics import MeterProvider  # imported here to save start-up time with `off`
 
-    collector = _collector(node, tell_outages) if mode == "otlp" else None
+    collector = None
+    if mode == "otlp":
+        collector = collector_of("metrics", "metrics = otlp", node=node, tell_outages=tell_outages)
     exposition = _exposition() if exposed else None
     readers = [*_readers(mode, collector), *([] if exposition is None else [exposition])]
     provider = MeterProvider(
-        resource=resource(node=node, process=process), metric_readers=readers, shutdown_on_exit=False
+        resource=resource(node=node, process=process, place=place),
+        metric_readers=readers,
+        shutdown_on_exit=False,
     )
     _recording.meter = provider.get_meter("suite", __version__)
     _recording.breaker = None if collector is None else collector.breaker
@@ -90,9 +97,9 @@ def measuring(
 
 
 @contextmanager
-def exposing(mode: MetricsMode, *, node: str, process: str) -> Iterator[Exposition]:
+def exposing(mode: MetricsMode, *, node: str, process: str, place: str | None = None) -> Iterator[Exposition]:
     """Measure during the block, as `measuring` does, and yield the metrics for Prometheus."""
-    with measuring(mode, node=node, process=process, exposed=True) as exposition:
+    with measuring(mode, node=node, process=process, place=place, exposed=True) as exposition:
         assert exposition is not None
         yield exposition
 
@@ -100,7 +107,7 @@ def exposing(mode: MetricsMode, *, node: str, process: str) -> Iterator[Expositi
 def _exposition() -> Exposition:
     from suite.telemetry.exposition import Exposition
 
-    return Exposition(cardinality_limits=_limits())
+    return Exposition()
 
 
 def _readers(mode: MetricsMode, collector: Collector | None) -> Iterator[MetricReader]:
@@ -108,27 +115,10 @@ def _readers(mode: MetricsMode, collector: Collector | None) -> Iterator[MetricR
     from opentelemetry.sdk.metrics.export import ConsoleMetricExporter, PeriodicExportingMetricReader
 
     if collector is not None:
-        yield PeriodicExportingMetricReader(collector.metrics(), cardinality_limits=_limits())
+        yield PeriodicExportingMetricReader(collector.metrics())
     if mode == "console":
         exporter = ConsoleMetricExporter(out=sys.stderr, formatter=_line)
-        yield PeriodicExportingMetricReader(exporter, cardinality_limits=_limits())
-
-
-def _collector(node: str, tell_outages: bool) -> Collector:
-    require("otlp", "metrics = otlp")
-    from suite.telemetry.collector import Collector
-
-    return Collector("metrics", node=node, level=logging.WARNING if tell_outages else logging.DEBUG)
-
-
-def _limits() -> CardinalityLimits:
-    """How many series each metric may have.
-
-    What is observed is left alone: it is about what is in memory or waits at that moment.
-    """
-    from opentelemetry.sdk import metrics as sdk
-
-    return {sdk.Counter: MOST_SERIES, sdk.UpDownCounter: MOST_SERIES, sdk.Histogram: MOST_SERIES}
+        yield PeriodicExportingMetricReader(exporter)
 
 
 def _line(data: MetricsData) -> str:

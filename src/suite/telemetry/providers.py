@@ -23,14 +23,21 @@ from suite.version import __version__
 if TYPE_CHECKING:
     from opentelemetry.sdk.resources import Resource
     from opentelemetry.sdk.trace import SpanProcessor, TracerProvider
+    from opentelemetry.sdk.trace.export import SpanExporter
 
     from suite.circuit_breaker import CircuitBreaker
-    from suite.telemetry.collector import Collector
+    from suite.telemetry.collector import Collector, Signal
 
 SCHEMA_URL: Final = "https://opentelemetry.io/schemas/1.45.0"
 """Which version of the conventions the names of attributes are from."""
 _STORE_MILLISECONDS: Final = 500
 """How soon a span that has ended is in the store."""
+MOST_CONTENT_BYTES: Final = 65_536
+"""The most of one attribute with texts, of which a span has up to three."""
+_MOST_AT_ONCE: Final = 16
+"""How many spans are exported at once if they have texts: 3 MiB at most, as gRPC takes 4 MiB."""
+_MOST_WAITING: Final = 256
+"""How many wait for that if they have texts: 48 MiB at most."""
 
 
 class Recording:
@@ -55,8 +62,15 @@ recording = Recording()
 
 
 @contextmanager
-def tracing(settings: TraceSettings, *, node: str, process: str, tell_outages: bool = True) -> Iterator[None]:
-    """Record spans during the block.
+def tracing(
+    settings: TraceSettings,
+    *,
+    node: str,
+    process: str,
+    place: str | None = None,
+    tell_outages: bool = True,
+) -> Iterator[None]:
+    """Record spans during the block, as those of a `suite.telemetry.resource`.
 
     The standard ``OTEL_EXPORTER_OTLP_*`` variables configure the OTLP exporter. ``tell_outages`` says whether
     this process is the one that warns when the collector cannot be reached. The end of the block waits up to
@@ -66,10 +80,12 @@ def tracing(settings: TraceSettings, *, node: str, process: str, tell_outages: b
     if settings.mode == "off":
         yield
         return
-    collector = _collector(node, tell_outages) if settings.mode == "otlp" else None
+    collector = None
+    if settings.mode == "otlp":
+        collector = collector_of("traces", "trace = otlp", node=node, tell_outages=tell_outages)
     kept = list(_keeping(settings))
     exporting = [*kept, *_exporting(settings, collector)]
-    provider = _spans(settings, resource(node=node, process=process), exporting)
+    provider = _spans(settings, resource(node=node, process=process, place=place), exporting)
     recording.tracer, recording.content, recording.is_on = _tracer(provider), settings.content, True
     recording.breaker = None if collector is None else collector.breaker
     try:
@@ -101,30 +117,39 @@ def _spans(settings: TraceSettings, source: Resource, exporting: Sequence[SpanPr
 
 def _exporting(settings: TraceSettings, collector: Collector | None) -> Iterator[SpanProcessor]:
     """Who has spans leave this process for a collector or a terminal."""
-    from opentelemetry.sdk.trace.export import BatchSpanProcessor, SimpleSpanProcessor
+    from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 
     from suite.telemetry.exporters import console
 
     if collector is not None:
-        yield BatchSpanProcessor(collector.spans())
+        yield _batching(collector.spans(), settings)
     if settings.mode == "console":
         yield SimpleSpanProcessor(console())
 
 
 def _keeping(settings: TraceSettings) -> Iterator[SpanProcessor]:
     """Who keeps spans on this machine."""
-    from opentelemetry.sdk.trace.export import BatchSpanProcessor
-
     from suite.telemetry.exporters import StoreExporter
     from suite.telemetry.span_store import SpanStore
 
     if settings.store is not None:
         store = SpanStore(Path(settings.store), settings.store_bytes)
-        yield BatchSpanProcessor(StoreExporter(store), schedule_delay_millis=_STORE_MILLISECONDS)
+        yield _batching(StoreExporter(store), settings, milliseconds=_STORE_MILLISECONDS)
 
 
-def _collector(node: str, tell_outages: bool) -> Collector:
-    require("otlp", "trace = otlp")
+def _batching(
+    exporter: SpanExporter, settings: TraceSettings, *, milliseconds: float | None = None
+) -> SpanProcessor:
+    """Who exports many spans at once, so soon after they have ended; None: as ``OTEL_BSP_*`` say."""
+    from opentelemetry.sdk.trace.export import BatchSpanProcessor
+
+    waiting, at_once = (_MOST_WAITING, _MOST_AT_ONCE) if settings.content else (None, None)
+    return BatchSpanProcessor(exporter, waiting, milliseconds, at_once)
+
+
+def collector_of(signal: Signal, setting: str, *, node: str, tell_outages: bool) -> Collector:
+    """The collector that a setting asks for. Raises NotInstalled without the packages for OTLP."""
+    require("otlp", setting)
     from suite.telemetry.collector import Collector
 
-    return Collector("traces", node=node, level=logging.WARNING if tell_outages else logging.DEBUG)
+    return Collector(signal, node=node, level=logging.WARNING if tell_outages else logging.DEBUG)

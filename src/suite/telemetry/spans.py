@@ -203,6 +203,11 @@ def is_sampled(traceparent: str | None) -> bool:
     return caller is not None and caller.trace_flags.sampled
 
 
+def error_type(error: BaseException) -> str:
+    """What kind of error it is, as ``error.type`` of spans and metrics: its code, or else its class."""
+    return error.code if isinstance(error, SuiteError) else type(error).__name__
+
+
 def _continued(traceparent: str | None) -> Context:
     """The context of a block that continues this trace; the current one if there is none."""
     caller = _span_context(traceparent)
@@ -237,12 +242,5 @@ def _links(traceparents: Iterable[str | None]) -> list[Link]:
 
 def _fail(span: Span, error: Exception | str) -> None:
     """An error's message may quote what a client has sent, so it is content."""
-    match error:
-        case SuiteError(code=kind, message=message):
-            pass
-        case Exception():
-            kind, message = type(error).__name__, str(error)
-        case _:
-            kind, message = error, error
-    span.set_attribute("error.type", kind)
-    span.set_status(Status(StatusCode.ERROR, message if providers.recording.content else None))
+    span.set_attribute("error.type", error if isinstance(error, str) else error_type(error))
+    span.set_status(Status(StatusCode.ERROR, str(error) if providers.recording.content else None))
