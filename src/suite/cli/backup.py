@@ -86,8 +86,8 @@ def backup(target: Target, file: Path, no_check: bool) -> None:
 
     \b
     Examples:
-      suite backup /var/backups/suite
-      suite backup suite.backup --json
+      suite backup suite.backup
+      suite backup . --json
     """
     if not no_check:
         require("serve", "checking a backup (--no-check writes it unchecked)")
@@ -169,8 +169,7 @@ def restore(
 
     \b
     Examples:
-      suite restore suite.backup --data-dir /var/lib/suite
-      suite restore suite.backup --nats-url nats://nats.example:4222
+      suite restore suite.backup --data-dir restored
     """
     require("serve", "restoring a backup")
     from suite.cli.config import load_configured
