@@ -167,6 +167,47 @@ def test_what_a_library_has_written_is_no_entry(line: bytes) -> None:
     assert Entry.of_line(line) is None
 
 
+def line_of_a_model(**fields: str) -> bytes:
+    said = {"time": "2026-11-29T12:00:00Z", "level": "error", "logger": "suite.engine", "message": "m"}
+    return msgspec.json.encode({**said, **fields})
+
+
+@pytest.mark.parametrize(
+    "time",
+    [
+        "0001-01-01T00:00:00",
+        "0001-01-01T00:00:00+23:00",
+        "9999-12-31T23:59:59-23:00",
+        "9999-12-31T23:59:59.999999Z",
+    ],
+)
+def test_a_time_that_cannot_be_is_now(caplog: pytest.LogCaptureFixture, time: str) -> None:
+    entry = Entry.of_line(line_of_a_model(time=time))
+    assert entry is not None
+    entry.log_again("tiny")
+    assert Entry.of(caplog.records[0]).time.year not in (1, 9999)
+
+
+@given(st.fixed_dictionaries({}, optional=dict.fromkeys(Entry.__struct_fields__, st.text())))
+def test_whatever_a_model_says_is_logged_or_no_entry(fields: dict[str, str]) -> None:
+    entry = Entry.of_line(line_of_a_model(**fields))
+    if entry is not None:
+        entry.log_again("tiny")
+
+
+def test_a_line_nested_without_end_is_no_entry() -> None:
+    assert Entry.of_line(b'{"x": ' + b"[" * 60_000) is None
+
+
+def test_the_names_that_a_model_gives_make_no_loggers() -> None:
+    known = {*logging.root.manager.loggerDict}
+    for number in range(3):
+        entry = Entry.of_line(line_of_a_model(logger=f"suite.made.up.{number}"))
+        assert entry is not None
+        entry.log_again("tiny")
+    assert {*logging.root.manager.loggerDict} == known
+
+
 PROGRAM = """
 import logging, sys, threading, warnings
 from suite.process_log import log_to_stderr
