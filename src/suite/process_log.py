@@ -86,7 +86,7 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     def log_again(self, model_id: str) -> None:
         """Log it in this process: the process of a model has said it.
 
-        That process is not trusted: nothing that it says raises, or makes a logger, which would stay for good.
+        That process is not trusted: nothing that it says raises, or makes a logger, which would stay.
         """
         target = _of_models
         level = logging.getLevelNamesMapping().get(self.level.upper(), logging.INFO)
