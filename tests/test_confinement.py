@@ -162,18 +162,19 @@ def test_it_reads_what_its_spec_names(model: Path) -> None:
     assert given.write == ()
 
 
+@pytest.mark.parametrize("exports", [False, True])
 async def test_it_does_not_know_the_secrets_among_the_variables_of_its_node(
-    monkeypatch: pytest.MonkeyPatch,
+    monkeypatch: pytest.MonkeyPatch, exports: bool
 ) -> None:
     secrets = ("SUITE_NATS_PASSWORD", "HF_TOKEN", "AWS_SECRET_ACCESS_KEY", "OPENAI_API_KEY")
     for name in secrets:
         monkeypatch.setenv(name, "canary")
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_HEADERS", "needed")
-    process = await open_process()
+    process = await open_process(exports_spans=exports)
     try:
         environ = (await anyio.Path(f"/proc/{process.pid}/environ").read_bytes()).decode()
     finally:
         await end_process(process)
     assert "canary" not in environ
-    assert "OTEL_EXPORTER_OTLP_HEADERS=needed" in environ
+    assert ("OTEL_EXPORTER_OTLP_HEADERS=needed" in environ) is exports
     assert f"PATH={os.environ['PATH']}" in environ
