@@ -71,6 +71,15 @@ def test_all_variables_are_settings(service: str) -> None:
     assert list(unknown({line.partition("=")[0]: "" for line in lines})) == []
 
 
+def test_the_service_may_confine_its_models_and_measure_them() -> None:
+    named = " ".join(values("suite.service", "SystemCallFilter")).split()
+    calls = ("create_ruleset", "add_rule", "restrict_self")
+    assert {"seccomp", *(f"landlock_{call}" for call in calls)} <= {
+        *named
+    }  # groups of old systemds lack them
+    assert "invisible" not in values("suite.service", "ProtectProc")  # it hides what is not dumpable
+
+
 def status_of(pid: int) -> str:
     return Path(f"/proc/{pid}/status").read_text()
 
