@@ -162,6 +162,20 @@ def test_it_reads_what_its_spec_names(model: Path) -> None:
     assert given.write == ()
 
 
+def test_folders_that_others_may_open_are_closed_before_it_cannot_do_that(model: Path) -> None:
+    root = model.parent / "snapshots"
+    of_content = root / "content" / "key"
+    of_content.mkdir(parents=True)
+    of_content.chmod(0o755)
+    kept = {"memory_bytes": 1, "disk_bytes": 1, "max_conversations": 1, "max_age_seconds": 1}
+    access = NatsAccess(url="nats://127.0.0.1:4222")
+    given = rights(
+        spec(model, nats=access, snapshots={"directory": str(root), **kept}), memory_bytes=GIB, environ={}
+    )
+    assert given.write == (root,)
+    assert of_content.stat().st_mode & 0o777 == 0o700
+
+
 @pytest.mark.parametrize("exports", [False, True])
 async def test_it_does_not_know_the_secrets_among_the_variables_of_its_node(
     monkeypatch: pytest.MonkeyPatch, exports: bool
