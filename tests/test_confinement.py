@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import pwd
 import subprocess
 import sys
 from pathlib import Path
@@ -12,7 +13,7 @@ import anyio
 import pytest
 
 from suite.actors.rights import rights
-from suite.confinement import landlock, seccomp
+from suite.confinement import gpus, landlock, seccomp
 from suite.confinement.confinement import offered
 from suite.messages.actions.status import Confinement
 from suite.messages.actor import NatsAccess
@@ -88,6 +89,24 @@ def test_drivers_of_gpus_get_what_they_need() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.stdout == "done\n", done.stderr
+
+
+def test_cuda_gets_its_cache_even_at_the_first_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("CUDA_CACHE_PATH", raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    *_, cache = gpus.written()
+    assert cache == tmp_path / ".nv" / "ComputeCache"
+    assert cache.is_dir()
+
+
+def test_a_user_without_a_home_has_no_cache_of_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
+    def unknown(_: int) -> None:
+        raise KeyError
+
+    for name in ("CUDA_CACHE_PATH", "HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(pwd, "getpwuid", unknown)
+    assert [*gpus.written()] == [Path("/dev/shm")]
 
 
 # --- what a node tells ----------------------------------------------------------------------------------

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -19,6 +20,9 @@ def devices() -> tuple[Path, ...]:
 
 
 def written() -> Iterator[Path]:
-    """Where they write."""
+    """Where they write. Makes the directory for what CUDA compiles: it could not be made any more."""
     yield Path(_SHARED_MEMORY)
-    yield Path(os.environ.get(_KERNELS) or Path("~/.nv/ComputeCache").expanduser())
+    with suppress(OSError, RuntimeError):  # it cannot be made, or the user has no home: then nothing is kept
+        kernels = Path(os.environ.get(_KERNELS) or Path("~/.nv/ComputeCache").expanduser())
+        kernels.mkdir(mode=0o700, parents=True, exist_ok=True)
+        yield kernels
