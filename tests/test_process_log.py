@@ -119,6 +119,15 @@ def test_a_library_that_repeats_an_exception_tells_its_first_line(
         f"SUITE_NATS_PASSWORD={SECRET}",
         f'{{"user": "suite", "password": "{SECRET}"}}',
         f"{{'nats_password': '{SECRET}'}}",
+        f"nats://suite:p@{SECRET}@nats.example:4222 refused",
+        f"nats://suite:{SECRET}@@nats.example:4222",
+        f"nats_password: {SECRET}",
+        f"suite serve --nats-password {SECRET} --json",
+        f"x-api-key: {SECRET}",
+        f'{{"x-api-key":"{SECRET}"}}',
+        f"Authorization: Token {SECRET}",
+        f"authorization: {SECRET}",
+        f"HF_TOKEN={SECRET}",
     ],
 )
 @either_form
@@ -128,18 +137,54 @@ def test_a_credential_in_a_text_of_others_is_hidden(form: logging.Formatter, tex
 
 
 @pytest.mark.parametrize(
+    "token",
+    [
+        "hf_" + "aB3" * 12,
+        "eyJ0eXAiOiJKV1QiLCJhbGciOiJlZDI1NTE5LW5rZXkifQ.eyJqdGkiOiJTRUNSRVQifQ.c2lnbmF0dXJl-_x",
+        "SU" + "ABCDEFGHIJKLMNOPQRSTUVWXYZ234567" + "A" * 24,
+    ],
+)
+def test_a_credential_is_known_by_its_form(token: str) -> None:
+    assert token not in redacted(f"it says {token}.")
+    assert token[8:] not in redacted(token)
+
+
+@pytest.mark.parametrize(
     "text",
     [
         "33 tokens in 2.0 s; token budget: 5; http://127.0.0.1:8080/v1; mail me at a@b.example",
         "its password is wrong or was changed: rotate it with `suite credentials rotate`",
         "basic facts, bearer of news, task-suite",
+        "eos_token: 2, unexpected token: }, hf_transfer is missing, give --nats-user",
     ],
 )
 def test_what_is_no_credential_stays(text: str) -> None:
     assert redacted(text) == text
 
 
-REPEATED = ["x", "x:", "//", "'", '"', "bearer ", "a://", "password", "sk-", "@", " ", "=x"]
+REPEATED = [
+    "x",
+    "x:",
+    "//",
+    "'",
+    '"',
+    "bearer ",
+    "a://",
+    "password",
+    "sk-",
+    "@",
+    " ",
+    "=x",
+    "--",
+    "-eyJ",
+    "eyJ",
+    "hf_",
+    "SA",
+    "x@",
+    "password ",
+    "authorization",
+    "authorization: x ",
+]
 
 
 @pytest.mark.parametrize("part", REPEATED)
