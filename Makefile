@@ -30,7 +30,7 @@ demo: $(VENV)/.installed $(MODEL)
 	@$(BIN)/suite demo --model $(MODEL)
 
 test: $(VENV)/.dev-installed $(MODEL) $(TEST_MODEL) $(NODE_MODULES)
-	$(BIN)/pytest --numprocesses 2 --dist loadfile --max-worker-restart 0
+	$(BIN)/pytest --numprocesses 2 --dist loadfile --max-worker-restart 0 --durations 40
 
 # All that takes input from others, with inputs at random: half an hour and more. TARGET=actions, SEED=7 and COUNT=5000
 # say which, FIRST=4711 COUNT=1 makes one input again.

@@ -58,7 +58,7 @@ async def running_service(
         command += [part for directory in directories() for part in ("--models-dir", str(directory))]
         process = await anyio.open_process(command, stdin=DEVNULL, stdout=DEVNULL, stderr=DEVNULL)
         try:
-            with anyio.fail_after(30):
+            with anyio.fail_after(90):
                 while not ConnectionFile.path(data_dir).exists():
                     await anyio.sleep(0.02)
             async with suite.connect(data_dir=data_dir) as client:

@@ -103,8 +103,8 @@ async def one_token_ms(client: Client, model_id: str, requests: int, _: int) -> 
 
 async def cpu_ms(client: Client, model_id: str, service: psutil.Process, requests: int, turn: int) -> float:
     server, before = ours(client, model_id), _cpu_seconds(service)
-    for number, prompt in enumerate(openings(f"cpu {turn}", requests)):
-        await server(f"{number} {prompt}", CPU_TOKENS).read()
+    for number in range(requests):
+        await server(f"{turn}.{number} is a number.", CPU_TOKENS).read()
     await anyio.sleep(EXPORT_SECONDS)
     return (_cpu_seconds(service) - before) / requests * 1000
 

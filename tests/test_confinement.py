@@ -60,6 +60,19 @@ def test_on_processors_whose_calls_are_not_known_none_is_forbidden(monkeypatch: 
     assert "not known" in offered().off["system_calls"]
 
 
+def test_where_a_filter_of_the_system_forbids_filters_it_says_so() -> None:
+    code = (
+        "from suite.confinement import confinement, privileges, seccomp;"
+        "privileges.drop(); seccomp.install([seccomp.Forbidden('seccomp')]);"
+        "print(confinement.confine(confinement.Rights()).off['system_calls'])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    if told := offered().off.get("system_calls"):
+        assert told
+    else:
+        assert "cannot be used: Operation not permitted" in done.stdout, done.stderr
+
+
 @pytest.mark.parametrize("version", [1, 2, 3, 5])
 def test_a_kernel_of_an_older_landlock_is_asked_for_what_it_knows(version: int) -> None:
     if told := offered().off.get("files"):

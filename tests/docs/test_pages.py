@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import click
-import yaml
 
 from generator import actions, decisions, errors, events, metrics, settings
 from generator.markdown import code
@@ -80,7 +79,6 @@ def test_every_toml_example_is_a_configuration(tmp_path: Path) -> None:
 def test_every_other_example_can_be_read() -> None:
     read: dict[str, Callable[[str], object]] = {
         "json": json.loads,
-        "yaml": yaml.safe_load,
         "python": ast.parse,
     }
     assert {block.language for _, block in shown(*read)} == read.keys()

@@ -449,7 +449,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
             ratio=self.trace_ratio,
             slow_seconds=self.trace_slow_seconds,
             content=self.trace_content,
-            store=str(self.data_dir / TRACES),
+            store=str(self.data_dir / TRACES) if self.trace_store_mb else None,
             store_bytes=self.trace_store_mb << 20,
         )
 

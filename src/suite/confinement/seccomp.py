@@ -72,7 +72,7 @@ def absence() -> str | None:
     try:
         syscall(NUMBERS[machine][SECCOMP], _ASK_ACTION, 0, ctypes.addressof(action))
     except OSError as error:
-        return f"the kernel has no seccomp filters: {error.strerror}"
+        return f"filters of system calls (seccomp) cannot be used: {error.strerror}"
     return None
 
 

@@ -467,8 +467,12 @@ class Generations:
         with anyio.CancelScope() as asking:
             async with background() as tasks:
                 tasks.start_soon(stop_when_gone)
-                with self._sending(instance, operation):
-                    return await self._insist(instance, operation, data, seconds, _trace_header())
+                try:
+                    with self._sending(instance, operation):
+                        return await self._insist(instance, operation, data, seconds, _trace_header())
+                except NoService:
+                    if instance.phase == "loaded":
+                        raise
         return None
 
     def _subject(self, instance: Instance, operation: str) -> str:

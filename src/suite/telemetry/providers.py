@@ -118,7 +118,7 @@ def _keeping(settings: TraceSettings) -> Iterator[SpanProcessor]:
     from suite.telemetry.exporters import StoreExporter
     from suite.telemetry.span_store import SpanStore
 
-    if settings.keeps_spans and settings.store is not None:
+    if settings.store is not None:
         store = SpanStore(Path(settings.store), settings.store_bytes)
         yield BatchSpanProcessor(StoreExporter(store), schedule_delay_millis=_STORE_MILLISECONDS)
 

@@ -22,6 +22,7 @@ from suite.errors import SuiteError
 from suite.messages.events import InstanceCrashed
 from support.cgroups import joining
 from support.disks import read_only
+from support.durability.health import sample
 from support.durability.judging_read_models import PROJECTIONS
 from support.durability.strange_clients import cut_streams, read_nothing
 from support.durability.system import MODELS, PARTS, PATIENCE_SECONDS, Part, System
@@ -30,8 +31,8 @@ FROZEN_SECONDS: Final = (0.3, 3.0)
 LONG_FROZEN_SECONDS: Final = 8.0
 """Longer than clients and nodes wait for a sign of life."""
 FULL_SECONDS: Final = (2.5, 4.0)
-LOCKED_SECONDS: Final = 7.0
-"""A writer waits 5 s for a lock before it says that it cannot write."""
+ALWAYS_WRITTEN: Final = ("usage", "model_evaluation")
+"""Read models that the load keeps busy: nobody notices a lock on one that has nothing to write."""
 CLOCK_SECONDS: Final = 2.0
 CLOCK_JUMPS: Final = (-200 * 86_400.0, -3_600.0, 90.0, 3 * 3_600.0, 200 * 86_400.0)
 PAGE_BYTES: Final = 4096
@@ -137,10 +138,13 @@ async def truncate_projection(system: System, chance: random.Random) -> float:
 
 
 async def lock_projection(system: System, chance: random.Random) -> float:
-    """Somebody who has a file open, and keeps others from writing."""
-    with closing(sqlite3.connect(_a_read_model(system, chance), isolation_level=None, timeout=30)) as db:
+    """Somebody who has a file open, and keeps others from writing until health says so."""
+    path = system.data_dir / "projections" / f"{chance.choice(ALWAYS_WRITTEN)}.db"
+    with closing(sqlite3.connect(path, isolation_level=None, timeout=30)) as db:
         db.execute("BEGIN EXCLUSIVE")
-        await anyio.sleep(LOCKED_SECONDS)
+        with anyio.fail_after(PATIENCE_SECONDS):
+            while not any("locked" in problem for problem in (await sample(system)).problems):
+                await anyio.sleep(0.1)
     return time.monotonic()
 
 
