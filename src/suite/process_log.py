@@ -142,6 +142,11 @@ def log_to_stderr(format: LogFormat) -> None:
         logging.getLogger(name).setLevel(logging.WARNING)
 
 
+def logs_json() -> bool:
+    """Whether this process logs JSON to stderr, where nothing else may be written then."""
+    return any(isinstance(each.formatter, JsonLines) for each in logging.getLogger().handlers)
+
+
 def _log_thread(failed: threading.ExceptHookArgs) -> None:
     name = "?" if failed.thread is None else failed.thread.name
     logger.error("the thread %s failed", name, exc_info=failed.exc_value)
