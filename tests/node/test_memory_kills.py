@@ -63,7 +63,7 @@ async def test_loads_and_generations_are_told_that_the_kernel_killed_their_proce
     async def killed(_inherited: Sequence[int], *, exports_spans: bool) -> anyio.abc.Process:
         assert not exports_spans
         kernel.kills += by_kernel
-        line = '{"time": "2026-11-29T12:00:00Z", "level": "warning", "logger": "suite.x", "message": "odd"}'
+        line = '{"time": "0001-01-01T00:00:00", "level": "warning", "logger": "suite.x", "message": "odd"}'
         command = f"echo '{line}' >&2; echo as it is >&2; kill -9 $$"
         return await anyio.open_process(command, stdin=PIPE, stdout=PIPE, stderr=PIPE)
 
