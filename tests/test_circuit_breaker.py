@@ -72,6 +72,27 @@ def test_what_is_no_failure_of_it_neither_opens_nor_closes_it(other: BaseExcepti
     assert around.breaker.is_closed
 
 
+def test_a_refusal_shows_that_it_works() -> None:
+    around = Around()
+    around.fail()
+    around.fail()
+    around.now = 10.0
+    with pytest.raises(StoreFull), around.breaker.guarding(Unavailable, answers=(StoreFull,)):
+        raise StoreFull("no room")
+    assert around.breaker.is_closed
+
+
+def test_after_its_pause_it_is_half_open_though_nobody_uses_it() -> None:
+    around = Around()
+    around.fail()
+    around.fail()
+    around.now = 9.0
+    assert (around.breaker.position, around.breaker.seconds_in_position) == ("open", 9.0)
+    around.now = 12.0
+    assert (around.breaker.position, around.breaker.seconds_in_position) == ("half_open", 2.0)
+    assert around.breaker.take_events(for_log=True)[-1].fact == "opened"
+
+
 def test_of_many_threads_one_makes_the_trial() -> None:
     around = Around()
     around.fail()
@@ -115,3 +136,16 @@ def test_it_follows_what_happens_in_another_process() -> None:
         here.breaker.follow(event)
     assert here.breaker.state == there.breaker.state
     assert [event.fact for event in here.breaker.take_events()] == ["opened"]
+
+
+def test_who_follows_hears_of_trials_that_the_log_does_not_have() -> None:
+    there, here = Around(), Around()
+    there.fail()
+    for _ in range(20):
+        there.now += 60.0
+        there.fail()
+        for event in there.breaker.take_events():
+            here.now = there.now
+            here.breaker.follow(event)
+        assert here.breaker.state == there.breaker.state
+    assert len(here.breaker.take_events(for_log=True)) < 10

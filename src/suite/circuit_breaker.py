@@ -22,6 +22,7 @@ from suite.domain.breaker import (
     Failed,
     Guarded,
     Policy,
+    Position,
     Seen,
     Succeeded,
     Tried,
@@ -29,7 +30,10 @@ from suite.domain.breaker import (
     decide,
     described,
     evolve,
+    is_for_log,
     may_try,
+    position,
+    times,
 )
 from suite.errors import Unavailable
 from suite.identity import Clock
@@ -52,7 +56,8 @@ class CircuitBreaker:
         self._policy = policy
         self._clock = clock
         self._state = Breaker(since=clock())
-        self._events: deque[BreakerEvent] = deque(maxlen=MOST_EVENTS)
+        self._events: deque[tuple[BreakerEvent, bool]] = deque(maxlen=MOST_EVENTS)
+        """Each with whether it is for the log."""
         self._lock = threading.Lock()
 
     @property
@@ -66,6 +71,11 @@ class CircuitBreaker:
         return self._state.position == "closed"
 
     @property
+    def position(self) -> Position:
+        """How it is for people: after its pause it is half open, also before anybody has tried it."""
+        return position(self._state, self._clock())
+
+    @property
     def wait_seconds(self) -> float:
         """How long it is still left alone; 0 if it may be used now, or after the trial that is running."""
         state = self._state
@@ -76,7 +86,9 @@ class CircuitBreaker:
     @property
     def seconds_in_position(self) -> float:
         """How long it has been in its position."""
-        return max(0.0, self._clock() - self._state.since)
+        state, now = self._state, self._clock()
+        pause_over = state.pause_seconds if position(state, now) != state.position else 0.0
+        return max(0.0, now - state.since - pause_over)
 
     def try_use(self) -> bool:
         """Whether it may be used now. Who gets True says afterwards what became of it."""
@@ -102,10 +114,13 @@ class CircuitBreaker:
             self._see(Withdrawn())
 
     @contextmanager
-    def guarding(self, *failures: type[Exception]) -> Iterator[None]:
+    def guarding(
+        self, *failures: type[Exception], answers: tuple[type[Exception], ...] = ()
+    ) -> Iterator[None]:
         """A use of it, which has failed if the block raises one of `failures`.
 
-        Raises Unavailable without a use while it is left alone.
+        By one of `answers` it has refused something, and so it works. Raises Unavailable without a use while
+        it is left alone.
         """
         if not self.try_use():
             raise Unavailable(self.refusal)
@@ -113,6 +128,9 @@ class CircuitBreaker:
             yield
         except failures as error:
             self.failed(str(error))
+            raise
+        except answers:
+            self.succeeded()
             raise
         except BaseException:
             self.withdrawn()
@@ -126,31 +144,32 @@ class CircuitBreaker:
         seconds = self.wait_seconds
         again = f"in {math.ceil(seconds)} s" if seconds else "at this moment"
         return (
-            f"{described(kind, name)} is left alone, as it failed {state.failures} times in a row, "
+            f"{described(kind, name)} is left alone, as it failed {times(state.failures)}, "
             f"the last time with: {state.reason}; it is tried again {again}"
         )
 
-    def take_events(self) -> list[BreakerEvent]:
-        """What has happened to it since the last call, the oldest first."""
+    def take_events(self, *, for_log: bool = False) -> list[BreakerEvent]:
+        """What has happened to it since the last call, the oldest first; `for_log`: what the log has."""
         with self._lock:
-            taken = [*self._events]
+            taken = [event for event, is_for_log in self._events if is_for_log or not for_log]
             self._events.clear()
             return taken
 
     def follow(self, event: BreakerEvent) -> None:
         """Take over what has happened to it in another process."""
         with self._lock:
-            self._state = evolve(self._state, event, self._clock())
-            self._events.append(event)
+            self._note(event, self._clock())
 
     def _see(self, seen: Seen) -> None:
         now = self._clock()
         follows = decide(self._state, seen, self._policy, self.of, now)
-        state = evolve(self._state, seen, now)
+        self._state = evolve(self._state, seen, now)
         if follows is not None:
-            state = evolve(state, follows, now)
-            self._events.append(follows)
-        self._state = state
+            self._note(follows, now)
+
+    def _note(self, event: BreakerEvent, now: float) -> None:
+        self._events.append((event, is_for_log(self._state, event, self._policy)))
+        self._state = evolve(self._state, event, now)
 
 
 def log_event(event: BreakerEvent) -> None:
@@ -159,9 +178,9 @@ def log_event(event: BreakerEvent) -> None:
     match event:
         case BreakerOpened(after_trial=False):
             logger.warning(
-                "%s has failed %d times in a row and is left alone for a while: %s",
+                "%s has failed %s and is left alone for a while: %s",
                 what,
-                event.failures,
+                times(event.failures),
                 event.reason,
             )
         case BreakerClosed():

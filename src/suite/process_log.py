@@ -15,11 +15,13 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import sys
 import threading
 import traceback
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from itertools import pairwise
 from typing import TYPE_CHECKING, Final, Self
 
 import msgspec
@@ -41,6 +43,9 @@ _CONTROLS: Final = (*range(9), *range(10, 0x20), *range(0x7F, 0xA0), 0x2028, 0x2
 """Characters, other than the tabulator, that would begin a new line, or control a terminal."""
 _ESCAPES: Final = {code: chr(code).encode("unicode_escape").decode() for code in _CONTROLS}
 _JSON_ESCAPES: Final = {code: f"\\u{code:04x}" for code in _CONTROLS}
+
+_is_place = re.compile(r".+:\d+ in .+").fullmatch
+"""As `_lines` writes a place."""
 
 logger = logging.getLogger("suite")
 _of_models = logging.getLogger("suite.actor")
@@ -74,6 +79,18 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
             trace_id=trace_id,
             span_id=span_id,
         )
+
+    @property
+    def raised(self) -> tuple[str, str]:
+        """The type of what was raised, and the place.
+
+        Without the message, which may quote a client: with SUITE_DEBUG it is in `exception`.
+        """
+        lines = ["", *self.exception.splitlines()]
+        for place, said in reversed([*pairwise(lines)]):
+            if _is_place(place):
+                return said.partition(":")[0], place
+        return lines[-1].partition(":")[0], ""
 
     @classmethod
     def of_line(cls, line: bytes) -> Entry | None:

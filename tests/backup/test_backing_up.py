@@ -11,16 +11,19 @@ from typing import NamedTuple
 from zipfile import ZipFile
 
 import anyio
+import msgspec
 import pytest
 import pytest_asyncio
 
 import suite
 from suite.backup.archive import IDS, STREAM, Archive
-from suite.backup.restoring import restore
+from suite.backup.restoring import restore, restored
+from suite.bus import stream_snapshot
 from suite.bus.connection import Connection
 from suite.bus.embedded import EmbeddedServer
+from suite.bus.jetstream import JetStream, NoAnswer
 from suite.client import Client
-from suite.errors import BackupUnusable
+from suite.errors import BackupUnusable, LogExists
 from suite.identity import new_id, utc_now
 from suite.log import Log
 from suite.messages.envelope import Recorded
@@ -143,6 +146,41 @@ async def test_each_restore_begins_a_history_of_its_own(taken: Taken, tmp_path: 
                 async with opened(connection) as log:
                     identities.add((await log.extent()).created)
     assert len(identities) == 2
+
+
+async def test_one_that_ends_too_early_or_does_not_fold_leaves_no_log(taken: Taken, tmp_path: Path) -> None:
+    archive = await Archive.open(taken.file)
+    last_seq = archive.manifest.last_seq + 10_000
+    short = Archive(taken.file, msgspec.structs.replace(archive.manifest, last_seq=last_seq))
+    async with running_nats(tmp_path) as (_, connection):
+        with pytest.raises(BackupUnusable, match=f"not at {last_seq}"):
+            await restore(connection, short, new_id=new_id)
+        with pytest.raises(ZeroDivisionError):
+            async with restored(connection, archive, new_id=new_id):
+                raise ZeroDivisionError
+        await restore(connection, archive, new_id=new_id)  # there is no log
+        with pytest.raises(LogExists):
+            await restore(connection, archive, new_id=new_id)
+        async with opened(connection) as log:  # who finds one removes nothing
+            assert (await log.extent()).last_seq >= archive.manifest.last_seq
+
+
+async def test_a_restore_whose_last_answer_is_lost_has_succeeded(
+    taken: Taken, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hand_over = stream_snapshot._hand_over
+
+    async def lose_the_last(jetstream: JetStream, subject: str, chunk: bytes, seconds: float) -> bytes:
+        answer = await hand_over(jetstream, subject, chunk, seconds)
+        if not chunk:
+            raise NoAnswer("the connection was lost")
+        return answer
+
+    monkeypatch.setattr(stream_snapshot, "_hand_over", lose_the_last)
+    archive = await Archive.open(taken.file)
+    async with running_nats(tmp_path) as (_, connection):
+        info = await restore(connection, archive, new_id=new_id)
+    assert info.state.last_seq >= archive.manifest.last_seq
 
 
 def opened(connection: Connection) -> AbstractAsyncContextManager[Log]:

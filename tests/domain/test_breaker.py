@@ -22,6 +22,7 @@ from suite.domain.breaker import (
     Withdrawn,
     decide,
     evolve,
+    is_for_log,
     may_try,
 )
 from suite.messages.events import (
@@ -43,6 +44,7 @@ class Circuit:
         self.policy = policy
         self.state = Breaker()
         self.now = 100.0
+        self.events: list[tuple[float, BreakerEvent]] = []
         self.log: list[tuple[float, BreakerEvent]] = []
 
     def see(self, *all_seen: Seen) -> None:
@@ -50,8 +52,10 @@ class Circuit:
             follows = decide(self.state, seen, self.policy, STORE, self.now)
             self.state = evolve(self.state, seen, self.now)
             if follows is not None:
+                self.events.append((self.now, follows))
+                if is_for_log(self.state, follows, self.policy):
+                    self.log.append((self.now, follows))
                 self.state = evolve(self.state, follows, self.now)
-                self.log.append((self.now, follows))
 
     def fail(self, times: int = 1) -> None:
         for _ in range(times):
@@ -106,8 +110,26 @@ def test_each_failed_trial_makes_the_pause_twice_as_long() -> None:
         circuit.now += circuit.state.pause_seconds
         circuit.fail()
     assert pauses == [2, 4, 8, 16, 32, 60, 60, 60]
-    trials = [event.after_trial for _, event in circuit.log if isinstance(event, BreakerOpened)]
+    trials = [event.after_trial for _, event in circuit.events if isinstance(event, BreakerOpened)]
     assert trials == [False] + [True] * 8
+
+
+def test_an_outage_of_days_is_few_events_and_its_end_is_one() -> None:
+    circuit = Circuit()
+    circuit.fail(3)
+    for _ in range(10_000):
+        circuit.now += circuit.state.pause_seconds
+        circuit.fail()
+    assert circuit.facts == ["opened", *["half_opened", "opened"] * 5]
+    pauses = [event.pause_seconds for _, event in circuit.log if isinstance(event, BreakerOpened)]
+    assert pauses == [2, 4, 8, 16, 32, 60]
+    circuit.now += 60
+    circuit.see(Tried(), Succeeded())
+    assert circuit.facts[-2:] == ["opened", "closed"]
+    closed = circuit.log[-1][1]
+    assert isinstance(closed, BreakerClosed)
+    assert closed.failures == 10_003
+    assert closed.open_seconds == circuit.now - circuit.log[0][0]
 
 
 def test_a_trial_that_shows_nothing_lets_the_next_one_try() -> None:
@@ -117,6 +139,21 @@ def test_a_trial_that_shows_nothing_lets_the_next_one_try() -> None:
     circuit.see(Tried(), Withdrawn())
     assert circuit.is_usable
     circuit.see(Tried(), Succeeded())
+    assert circuit.facts == ["opened", "half_opened", "closed"]
+
+
+def test_a_trial_that_lasts_keeps_the_others_off_no_longer_than_the_pause_was() -> None:
+    circuit = Circuit()
+    circuit.fail(3)
+    circuit.now += 2
+    circuit.see(Tried())
+    circuit.now += 1.9
+    assert not circuit.is_usable
+    circuit.now += 0.1
+    assert circuit.is_usable
+    circuit.see(Tried())
+    assert not circuit.is_usable
+    circuit.see(Succeeded())
     assert circuit.facts == ["opened", "half_opened", "closed"]
 
 
@@ -183,6 +220,10 @@ class AnyUse(RuleBasedStateMachine):
         for at, event in self.circuit.log:
             folded = evolve(folded, event, at)
         state = self.circuit.state
+        if state.pause_seconds == POLICY.longest_pause:
+            assert folded.position == "open"
+            assert folded.opened_at == state.opened_at
+            return
         assert folded.position == state.position
         if state.position != "closed":
             assert (folded.failures, folded.reason) == (state.failures, state.reason)
@@ -207,7 +248,7 @@ class AnyUse(RuleBasedStateMachine):
     @invariant()
     def whoever_waits_long_enough_may_try(self) -> None:
         state = self.circuit.state
-        assert may_try(state, self.circuit.now + POLICY.longest_pause) or state.is_tried
+        assert may_try(state, self.circuit.now + POLICY.longest_pause)
 
 
 TestAnyUse = AnyUse.TestCase

@@ -6,21 +6,23 @@ import json
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, MutableMapping
-from typing import Any, cast
+from copy import copy
+from typing import Any, Final, cast
 
 import anyio
 import anyio.lowlevel
 import pytest
 
 from suite.client import Client
-from suite.errors import Cancelled, SuiteError, Unavailable
+from suite.errors import Cancelled, NodeLost, SuiteError, Unavailable
 from suite.gateway.access import Everybody
 from suite.gateway.app import application
 from suite.gateway.gateway import Gateway
 from suite.gateway.service_breaker import POLICY, service_breaker
+from suite.gateway.sse import PieceStream
 from suite.identity import Clock, new_id, utc_now
 from suite.messages.actions.status import HealthCheckReply
-from suite.messages.signals import Chunk, Signal
+from suite.messages.signals import Chunk, Progress, Signal
 from suite.telemetry import exposing
 from suite.telemetry.exposition import Exposition
 
@@ -174,6 +176,36 @@ class Away(Broken):
         raise self.error
 
 
+class Loads(Away):
+    """A service that is away at first, and then tells that it loads a model, for long."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.does_answer = False
+        self.has_begun = anyio.Event()
+
+    async def answer(self, fields: Mapping[str, object], hear: Callable[[Signal], None]) -> None:
+        if not self.does_answer:
+            await super().answer(fields, hear)
+        if not self.has_begun.is_set():
+            hear(Progress(model_id="m", fraction=0.1))
+            self.has_begun.set()
+            await anyio.sleep_forever()
+        raise Cancelled("somebody else's turn")
+
+
+class Frozen(Broken):
+    """A service that takes requests, and says nothing."""
+
+    async def answer(self, fields: Mapping[str, object], hear: Callable[[Signal], None]) -> None:
+        del fields, hear
+        await anyio.sleep(0.05)
+        raise NodeLost("nothing came for 5 s")
+
+
+KEEP_ALIVE_AT_ONCE: Final = {**(PieceStream.__init__.__kwdefaults__ or {}), "keep_alive_seconds": 0.01}
+
+
 @pytest.mark.parametrize("stream", [False, True])
 async def test_while_the_service_is_away_requests_are_refused_and_one_tries_again(
     stream: bool, exposition: Exposition
@@ -212,3 +244,46 @@ async def test_refusals_of_the_service_say_nothing_of_its_absence(exposition: Ex
         await asked.chat()
     assert client.asked == 2 * POLICY.failures
     assert asked.gateway.breaker.is_closed
+
+
+async def test_an_error_that_a_node_tells_shows_that_there_is_one(exposition: Exposition) -> None:
+    now = 0.0
+    client = Away()
+    asked = Asked(exposition, client, clock=lambda: now)
+    for _ in range(POLICY.failures):
+        await asked.chat()
+    now += POLICY.first_pause
+    client.error.node = "box1"
+    await asked.chat()
+    assert client.asked == POLICY.failures + 1
+    assert asked.gateway.breaker.is_closed
+
+
+async def test_a_trial_ends_with_the_first_sign_of_life(exposition: Exposition) -> None:
+    now = 0.0
+    client = Loads()
+    asked = Asked(exposition, client, clock=lambda: now)
+    other = copy(asked)
+    for _ in range(POLICY.failures):
+        await asked.chat()
+    now += POLICY.first_pause
+    client.does_answer = True
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(asked.chat)
+        await client.has_begun.wait()
+        await other.chat()
+        assert b"left alone" not in other.body
+        tasks.cancel_scope.cancel()
+    assert asked.gateway.breaker.is_closed
+
+
+async def test_frozen_nodes_are_away_though_their_streams_have_begun(
+    exposition: Exposition, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(PieceStream.__init__, "__kwdefaults__", KEEP_ALIVE_AT_ONCE)
+    client = Frozen()
+    asked = Asked(exposition, client)
+    for _ in range(POLICY.failures):
+        await asked.chat(stream=True)
+        assert asked.status == 200
+    assert asked.gateway.breaker.state.position == "open"

@@ -101,9 +101,9 @@ async def _write(to: Path, tmp_path: Path) -> None:
                 await _append_golden(connection)
                 access = server.access
                 async with suite.connect(access.url, user=access.user, password=access.password) as client:
-                    await taking.take(client, to, ids=None, now=lambda: TIME)
+                    part = await taking.take(client, to, ids=None, now=lambda: TIME)
             tasks.cancel_scope.cancel()
-    archive.publish(to)
+    archive.publish(part, to)
     async with restored(to, tmp_path / "again") as log:
         written = [meaning(event) async for event in log.read()]
     to.with_suffix(".json").write_text(json.dumps(written, indent=1) + "\n")

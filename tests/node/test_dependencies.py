@@ -18,7 +18,7 @@ from suite import __version__
 from suite.bus.connection import Connection, Message
 from suite.bus.service import Service
 from suite.domain.breaker import Policy
-from suite.errors import DependencyMissing, InvalidConfiguration
+from suite.errors import AccessDenied, DependencyMissing
 from suite.identity import new_id, utc_now
 from suite.messages.subjects import Subjects
 from suite.node import dependencies
@@ -152,12 +152,21 @@ async def test_on_the_nodes_own_server_it_warns_and_goes_on(
             await wait_for_dependencies(connection, ("CoreOrchestrator",), seconds=0, embedded=False)
 
 
-@pytest.mark.parametrize("name", ["", "Core Orchestrator", "core.orchestrator", "*", ">", "a\n", "é"])
-@pytest.mark.parametrize("embedded", [True, False])
-async def test_a_name_that_no_service_can_have_is_refused(name: str, embedded: bool, tmp_path: Path) -> None:
-    async with external_nats(tmp_path) as (_, connection):
-        with pytest.raises(InvalidConfiguration, match="dependencies"):
-            await wait_for_dependencies(connection, ("suite", name), seconds=0, embedded=embedded)
+async def test_one_that_may_not_be_asked_counts_as_away(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dependencies, "WATCH_SECONDS", 0.02)
+    breakers = Breakers("box1", now=utc_now, clock=time.monotonic)
+    async with external_nats(tmp_path) as (_, connection), background() as tasks:
+
+        async def refuse(*_: object, **__: object) -> Message:
+            raise AccessDenied("this user may not send on $SRV.PING.CoreOrchestrator")
+
+        monkeypatch.setattr(connection, "request", refuse)
+        tasks.start_soon(watch_dependencies, connection, ("CoreOrchestrator",), breakers)
+        await eventually(lambda: [each.is_closed for each in breakers] == [False])
+        (info,) = breakers.infos()
+        assert "may not send" in info.reason
 
 
 async def test_one_that_goes_later_is_told_and_seen_to_come_back(

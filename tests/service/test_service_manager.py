@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import signal
 import socket
 import sys
@@ -15,6 +16,7 @@ import anyio
 import psutil
 import pytest
 
+from suite.bus.embedded import find_server
 from suite.service_manager import ServiceManager
 from support.nats import eventually
 from support.service import Serving, serving
@@ -66,12 +68,28 @@ def server_of(service: Serving) -> psutil.Process:
     return next(each for each in children if "nats-server" in each.name())
 
 
+async def slow_server(directory: Path) -> Path:
+    """A nats-server whose start takes as long as there is a file `slow` beside it, as with a large store."""
+    program = directory / "bin" / "nats-server"
+    program.parent.mkdir()
+    slow = program.with_name("slow")
+    program.write_text(
+        "#!/bin/sh\n"
+        f'while [ "$1" = -c ] && [ -e {shlex.quote(str(slow))} ]; do sleep 0.1; done\n'
+        f'exec {shlex.quote(await find_server())} "$@"\n'
+    )
+    program.chmod(0o700)
+    return slow
+
+
 async def test_a_node_says_that_it_starts_serves_works_and_stops(tmp_path: Path) -> None:
     (tmp_path / "models").mkdir()
+    slow = await slow_server(tmp_path)
+    path = {"PATH": f"{slow.parent}{os.pathsep}{os.environ['PATH']}"}
     async with (
         manager(tmp_path) as listening,
         serving(
-            tmp_path / "models", tmp_path / "data", "--node", "box1", environ=listening.environ
+            tmp_path / "models", tmp_path / "data", "--node", "box1", environ=listening.environ | path
         ) as service,
     ):
         await listening.hears("READY=1")
@@ -90,6 +108,14 @@ async def test_a_node_says_that_it_starts_serves_works_and_stops(tmp_path: Path)
         finally:
             server.send_signal(signal.SIGCONT)
         await listening.hears("WATCHDOG=1", times=fed + 1)
+
+        slow.touch()
+        server.kill()
+        await eventually(lambda: "it is started again" in service.errors.read_text())
+        fed = listening.told.count("WATCHDOG=1")
+        await listening.hears("WATCHDOG=1", times=fed + 3)  # it is well while its server reads the store
+        slow.unlink()
+        await eventually(lambda: "is up again" in service.errors.read_text())
 
         service.process.send_signal(signal.SIGTERM)
         await listening.hears("STOPPING=1")

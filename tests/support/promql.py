@@ -23,6 +23,7 @@ _SECONDS: Final = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 60
 _STALE_SECONDS: Final = 300
 _COMPUTE: Final[Mapping[str, Callable[[Sequence[float]], float]]] = {"sum": sum, "count": len}
 OF_RANGES: Final = ("rate", "increase")
+MAX_OVER_TIME: Final = "max_over_time"
 _PRECEDENCE: Final = (("==", ">"), ("*", "/"))
 _TOKEN: Final = re.compile(
     r"""\s*(?:(?P<number>\d+(?:\.\d+)?(?![\w.]))
@@ -71,6 +72,11 @@ class Rate:
 
 
 @dataclass(frozen=True)
+class Most:
+    of: Selector
+
+
+@dataclass(frozen=True)
 class Quantile:
     share: float
     of: Expression
@@ -90,7 +96,7 @@ class Binary:
     right: Expression
 
 
-Expression: TypeAlias = Number | Selector | Rate | Quantile | Aggregation | Binary
+Expression: TypeAlias = Number | Selector | Rate | Most | Quantile | Aggregation | Binary
 
 
 def parse(text: str) -> Expression:
@@ -187,13 +193,13 @@ class _Parser:
                 raise ExpressionInvalid(f"a quantile of what is not summed by le, in {self._text!r}")
             self.take("sign", ")")
             return Quantile(share, of)
-        if function not in OF_RANGES:
+        if function not in (*OF_RANGES, MAX_OVER_TIME):
             raise ExpressionInvalid(f"the function {function}, in {self._text!r}")
         selector = self.selector(self.take("name"))
         self.take("sign", ")")
         if selector.seconds is None:
             raise ExpressionInvalid(f"{function} of what is no range, in {self._text!r}")
-        return Rate(function, selector)
+        return Most(selector) if function == MAX_OVER_TIME else Rate(function, selector)
 
     def selector(self, name: str) -> Selector:
         matchers: list[Matcher] = []
@@ -220,6 +226,8 @@ def selectors(expression: Expression) -> Iterator[tuple[Selector, bool]]:
             yield expression, False
         case Rate(of=selector):
             yield selector, True
+        case Most(of=selector):
+            yield selector, False
         case Quantile(of=inner) | Aggregation(of=inner):
             yield from selectors(inner)
         case Binary(left=left, right=right):
@@ -266,6 +274,9 @@ class Scrapes:
                 return {labels: points[-1][1] for labels, points in self._select(expression, at)}
             case Rate(function=function, of=selector):
                 return dict(self._rates(function, selector, at))
+            case Most(of=selector):
+                found = self._select(selector, at)
+                return {labels: max(value for _, value in points) for labels, points in found}
             case Aggregation(operator=operator, by=by, of=inner):
                 return _aggregated(operator, by, self.evaluate(inner, at))
             case Quantile(share=share, of=inner):

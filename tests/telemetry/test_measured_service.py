@@ -313,6 +313,17 @@ def test_the_first_crash_of_a_model_raises_the_alert(measured: Measured) -> None
     }
 
 
+@pytest.mark.parametrize(("states", "is_alarming"), [((2, 1, 2, 1), True), ((2, 1, 1, 1), False)])
+def test_trials_do_not_end_the_alert_on_breakers_and_disuse_does(
+    states: tuple[int, ...], is_alarming: bool
+) -> None:
+    scrapes = Scrapes()
+    for number, state in enumerate(states):
+        scrapes.add(60.0 * number, f'suite_breaker_state{{suite_breaker_kind="model"}} {state}\n')
+    (rule,) = [rule for rule in alerts() if rule["alert"] == "SuiteBreakerOpen"]
+    assert bool(scrapes.evaluate(parse(rule["expr"]), 190.0)) == is_alarming
+
+
 def test_variables_of_the_dashboard_are_about_what_there_is(measured: Measured) -> None:
     for variable in board()["templating"]["list"]:
         if variable["type"] == "query":

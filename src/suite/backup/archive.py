@@ -11,11 +11,16 @@ There is no password and no key in it: `credentials.json` is not copied, and the
 
 from __future__ import annotations
 
+import errno
 import hashlib
+import lzma
 import os
+import struct
+import tempfile
 import zipfile
+import zlib
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Mapping
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import Final, Self
@@ -32,8 +37,17 @@ STREAM: Final = "stream.tar.s2"
 IDS: Final = "ids.json"
 _MANIFEST: Final = "manifest.json"
 _PART_SUFFIX: Final = ".part"
-"""What the name of the file ends in until all of it is there."""
+"""What the name of the file ends in until all of it is there, and checked."""
 READ_BYTES: Final = 128 * 1024
+_UNREADABLE: Final = (
+    *(zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error, msgspec.MsgspecError),
+    *(KeyError, ValueError, EOFError, RuntimeError),  # RuntimeError: a password is wanted
+)
+"""What reading raises for a file that is no archive, or one that was altered."""
+_NO_SUCH_PLACE: Final = (None, errno.EINVAL)
+"""The errors among OSErrors that mean the same: a place before the begin of the file, or of a bz2 stream."""
+_NO_SYNC: Final = (errno.EINVAL, errno.ENOTSUP)
+"""What file systems answer that have no directories to sync."""
 
 
 class Part(msgspec.Struct, frozen=True, kw_only=True):
@@ -61,10 +75,11 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ArchiveWriter:
-    """Writes a backup. The file has its name only when `finish` has returned."""
+    """Writes a backup, into a file that gets its name by `publish`."""
 
-    def __init__(self, path: Path, archive: zipfile.ZipFile) -> None:
-        self._path = path
+    def __init__(self, part: Path, archive: zipfile.ZipFile) -> None:
+        self.part = part
+        """Where it is written: beside its name, and nobody else writes there."""
         self._archive = archive
         self._parts: dict[str, Part] = {}
 
@@ -74,18 +89,16 @@ class ArchiveWriter:
         """Begin one, beside where it is to be. Raises FileNameTaken, OSError."""
         if await anyio.Path(path).exists():
             raise FileNameTaken(f"{path} is there already, and stays: choose another name")
-        part = _part(path)
-        with suppress(FileNotFoundError):
-            part.unlink()  # of one that was killed
-        file = os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "wb")
+        descriptor, name = tempfile.mkstemp(_PART_SUFFIX, f"{path.name}.", path.parent)
+        part = Path(name)
         try:
-            with file, zipfile.ZipFile(file, "w") as archive:
-                yield cls(path, archive)
+            with os.fdopen(descriptor, "wb") as file, zipfile.ZipFile(file, "w") as archive:
+                yield cls(part, archive)
                 await anyio.to_thread.run_sync(archive.close)
                 file.flush()
                 await anyio.to_thread.run_sync(os.fsync, file.fileno())
         except BaseException:
-            part.unlink(missing_ok=True)
+            part.unlink(missing_ok=True)  # noqa: ASYNC240 - at once, also when cancelled
             raise
 
     async def add(self, name: str, chunks: AsyncIterable[bytes]) -> None:
@@ -104,20 +117,45 @@ class ArchiveWriter:
         self._archive.writestr(_MANIFEST, msgspec.json.format(msgspec.json.encode(whole), indent=2))
 
 
-def publish(path: Path) -> None:
-    """Give a backup that was written its name. Raises FileNameTaken, OSError."""
+def publish(part: Path, path: Path) -> None:
+    """Give a backup that was written its name. What is there already is never replaced.
+
+    Raises FileNameTaken, OSError; then it is still in ``part``.
+    """
     try:
-        os.link(_part(path), path)  # unlike a rename, this replaces nothing
+        _give_name(part, path)
     except FileExistsError:
-        raise FileNameTaken(
-            f"{path} has appeared meanwhile, and stays: the backup is {_part(path)}"
-        ) from None
-    _part(path).unlink()
+        raise FileNameTaken(f"{path} has appeared meanwhile, and stays: the backup is {part}") from None
+    except OSError as error:
+        raise OSError(error.errno, f"{error.strerror} (the backup is {part})", str(path)) from error
+    _sync(path.parent)
 
 
-def discard(path: Path) -> None:
-    """Remove a backup that was written and has no name yet."""
-    _part(path).unlink(missing_ok=True)
+def _give_name(part: Path, path: Path) -> None:
+    try:
+        os.link(part, path)  # unlike a rename, this replaces nothing
+    except FileExistsError:
+        raise
+    except OSError:  # there are no hard links here, as on exFAT and many shares
+        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+        try:
+            part.rename(path)
+        except BaseException:
+            path.unlink()
+            raise
+    else:
+        part.unlink()
+
+
+def _sync(directory: Path) -> None:
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in _NO_SYNC:
+            raise
+    finally:
+        os.close(descriptor)
 
 
 class Archive:
@@ -131,11 +169,6 @@ class Archive:
     async def open(cls, path: Path) -> Self:
         """Read all of it once, and check the digests. Raises BackupUnusable, OSError."""
         return cls(path, await anyio.to_thread.run_sync(_checked, path))
-
-    @classmethod
-    async def open_unpublished(cls, path: Path) -> Self:
-        """The same for one that was written and has no name yet."""
-        return await cls.open(_part(path))
 
     @property
     def subjects(self) -> Subjects:
@@ -155,10 +188,6 @@ class Archive:
         return b"".join([chunk async for chunk in self.read(name)])
 
 
-def _part(path: Path) -> Path:
-    return path.with_name(path.name + _PART_SUFFIX)
-
-
 def _checked(path: Path) -> Manifest:
     try:
         with zipfile.ZipFile(path) as archive:
@@ -171,7 +200,9 @@ def _checked(path: Path) -> Manifest:
             for name, part in manifest.parts.items():
                 if _digest(archive, name) != part:
                     raise BackupUnusable(f"{path} was altered: {name} does not have its digest")
-    except (zipfile.BadZipFile, KeyError, msgspec.MsgspecError, EOFError, NotImplementedError) as error:
+    except (*_UNREADABLE, OSError) as error:
+        if isinstance(error, OSError) and error.errno not in _NO_SUCH_PLACE:
+            raise
         raise BackupUnusable(
             f"{path} is no backup of a log, or was cut off or altered ({error}): take another copy of it"
         ) from error

@@ -11,11 +11,11 @@ from suite.identity import Now
 from suite.version import __version__
 
 
-async def take(client: Client, path: Path, *, ids: bytes | None, now: Now) -> None:
-    """Write a backup with everything that was acknowledged before. It gets its name by `archive.publish`.
+async def take(client: Client, path: Path, *, ids: bytes | None, now: Now) -> Path:
+    """Write a backup with everything that was acknowledged before.
 
-    ``ids`` is what `ids.json` of the node is to be, if it is to be in it. Raises FileNameTaken, OSError,
-    AccessDenied, Unavailable.
+    Returns where it is: it gets its name, ``path``, by `archive.publish`. ``ids`` is what `ids.json` of the
+    node is to be, if it is to be in it. Raises FileNameTaken, OSError, AccessDenied, Unavailable.
     """
     taken = now()
     async with ArchiveWriter.create(path) as archive, client.log_snapshot() as log:
@@ -33,6 +33,7 @@ async def take(client: Client, path: Path, *, ids: bytes | None, now: Now) -> No
                 parts={},
             )
         )
+    return archive.part
 
 
 async def _once(content: bytes) -> AsyncIterator[bytes]:

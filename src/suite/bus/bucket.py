@@ -12,7 +12,7 @@ from suite.bus.connection import Connection
 from suite.bus.object_store import ObjectStore, Storage
 from suite.circuit_breaker import CircuitBreaker
 from suite.domain.breaker import Policy
-from suite.errors import Unavailable
+from suite.errors import ServerUnsuitable, StoreFull, Unavailable
 from suite.identity import Clock, NewId
 
 STORE_POLICY: Final = Policy(failures=3, first_pause=1.0, longest_pause=60.0)
@@ -60,7 +60,7 @@ class Bucket:
         Raises Unavailable, StoreFull and ServerUnsuitable.
         """
         try:
-            with self._breaker.guarding(Unavailable):
+            with self._breaker.guarding(Unavailable, answers=(ServerUnsuitable, StoreFull)):
                 yield await self._open()
         except Unavailable:
             self._store = None

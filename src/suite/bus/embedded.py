@@ -107,6 +107,8 @@ class EmbeddedServer:
         self._process: Process
         self._lock: StoreLock
         self._stopping = False
+        self.is_starting = False
+        """Whether the process was started and does not listen yet: it reads its store."""
         self.port = 0
         """The port for clients. It stays the same when the server is started again."""
 
@@ -376,11 +378,14 @@ class EmbeddedServer:
         """Start the process and wait until it listens. If that fails, the process is ended."""
         async with self._launching:
             await self._start_process(port)
+            self.is_starting = True
             try:
                 self.port = await self._listening(port)
             except BaseException:
                 await self._end_process()
                 raise
+            finally:
+                self.is_starting = False
 
     async def _start_process(self, port: int) -> None:
         configuration = self._directory / "nats-server.conf"

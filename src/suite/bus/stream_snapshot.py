@@ -21,7 +21,7 @@ import anyio
 import msgspec
 
 from suite.bus.connection import Message
-from suite.bus.jetstream import JetStream, NoAnswer, Refused, StreamInfo
+from suite.bus.jetstream import STREAM_NOT_FOUND, JetStream, NoAnswer, NotSent, Refused, StreamInfo
 from suite.errors import NoService, RequestTimeout, Unavailable
 
 logger = logging.getLogger("suite.bus")
@@ -40,6 +40,8 @@ UNPACK_SECONDS: Final = 600.0
 """How long the server may take, once it has all chunks, to read the whole stream."""
 ATTEMPTS: Final = 3
 RETRY_SECONDS: Final = 1.0
+REACH_SECONDS: Final = 30.0
+"""How long a connection that was lost amid a restore may take to be back."""
 RESTORE_FAILED: Final = 10062
 """The server's code when it gave up, and removed what it had unpacked."""
 
@@ -102,20 +104,45 @@ def _require_whole(end: Message) -> None:
 async def restore(jetstream: JetStream, config: Mapping[str, Any], read: Read) -> StreamInfo:
     """Make the stream, with this configuration, from the chunks of a snapshot. Returns it as it is then.
 
-    It is there as a whole or not at all. ``read`` begins anew at each attempt: the server gives up when its
-    disk takes more than five seconds for a chunk (2.15.1). Raises Refused if it cannot be made, also because
-    there is one of this name, NotSent, NoAnswer, AccessDenied, Unavailable.
+    It is there as a whole or not at all. ``config`` has metadata that no other stream has, by which `made`
+    knows it. ``read`` begins anew at each attempt: the server gives up when its disk takes more than five
+    seconds for a chunk (2.15.1). Raises Refused if it cannot be made, also because there is one of this name,
+    NotSent, NoAnswer, AccessDenied, Unavailable.
     """
     for attempt in range(1, ATTEMPTS + 1):
         try:
             return await _restore_once(jetstream, config, read)
-        except (Refused, NoAnswer) as error:
-            gave_up = isinstance(error, NoAnswer) or error.code == RESTORE_FAILED
+        except (Refused, NotSent, NoAnswer) as error:
+            # Only the answer may be lost; then another attempt would find the name taken.
+            if (info := await _made_meanwhile(jetstream, config)) is not None:
+                return info
+            gave_up = not isinstance(error, Refused) or error.code == RESTORE_FAILED
             if not gave_up or attempt == ATTEMPTS:
                 raise
             logger.info("restoring the stream %s again: %s", jetstream.stream, error)
             await anyio.sleep(RETRY_SECONDS)
     raise AssertionError("the last attempt returns or raises")
+
+
+async def made(jetstream: JetStream, config: Mapping[str, Any]) -> StreamInfo | None:
+    """The stream, if it was made with this configuration's metadata. Raises Refused, NotSent, NoAnswer."""
+    try:
+        info = await jetstream.info()
+    except Refused as refused:
+        if refused.code == STREAM_NOT_FOUND:
+            return None
+        raise
+    metadata: Mapping[str, str] = info.config.get("metadata") or {}
+    return info if config["metadata"].items() <= metadata.items() else None
+
+
+async def _made_meanwhile(jetstream: JetStream, config: Mapping[str, Any]) -> StreamInfo | None:
+    """The same once the connection is back; None also if that cannot be known."""
+    try:
+        await jetstream.connection.wait_connected(REACH_SECONDS)
+        return await made(jetstream, config)
+    except (Refused, NotSent, NoAnswer, Unavailable):
+        return None
 
 
 async def _restore_once(jetstream: JetStream, config: Mapping[str, Any], read: Read) -> StreamInfo:

@@ -106,14 +106,14 @@ async def _taken(client: Client, path: Path, *, beside: Path | None, is_checked:
 
     with tempfile.TemporaryDirectory(prefix="suite-backup-") as directory:
         copies = await _copied(beside, Path(directory)) if is_checked else {}
+        part = await taking.take(client, path, ids=_ids(beside), now=utc_now)
         try:
-            await taking.take(client, path, ids=_ids(beside), now=utc_now)
-            written = await archive.Archive.open_unpublished(path)
+            written = await archive.Archive.open(part)
             verified = await _checked(written, copies) if is_checked else ()
-            archive.publish(path)
         except BaseException:
-            archive.discard(path)
+            part.unlink(missing_ok=True)
             raise
+    await anyio.to_thread.run_sync(archive.publish, part, path)
     return Report.of(path, written, verified)
 
 
@@ -182,7 +182,7 @@ def restore(
 
 async def _restored(settings: Settings, path: Path) -> Report:
     from suite.backup.archive import Archive
-    from suite.backup.restoring import restore as restore_log
+    from suite.backup.restoring import restored
     from suite.bus.connection import Connection
     from suite.identity import new_id, utc_now
     from suite.log import Log
@@ -195,12 +195,12 @@ async def _restored(settings: Settings, path: Path) -> Report:
         async with (
             reached_nats(settings) as nats,
             Connection.open(nats.access, name="suite-restore") as connection,
-        ):
-            await restore_log(connection, archive, new_id=new_id)
-            async with Log.open(
+            restored(connection, archive, new_id=new_id),
+            Log.open(
                 connection, archive.subjects, source="/restore", new_id=new_id, now=utc_now, create=False
-            ) as log:
-                verified = await verify(log, directory, {})
+            ) as log,
+        ):
+            verified = await verify(log, directory, {})
         _keep_read_models(directory, settings)
         await _keep_ids(archive, settings.data_dir)
     return Report.of(path, archive, verified)

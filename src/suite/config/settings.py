@@ -28,6 +28,7 @@ Seconds: TypeAlias = Annotated[float, Meta(ge=0, le=1e9)]
 Milliseconds: TypeAlias = Annotated[int, Meta(ge=0, le=86_400_000)]
 KeepAlivePolicy: TypeAlias = Literal["idle_timeout", "learned"]
 KeepAlive: TypeAlias = Seconds | Literal["forever", "now"]
+ServiceName: TypeAlias = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_-]+\Z")]
 Days: TypeAlias = Annotated[float, Meta(ge=0, le=36_500)]
 
 
@@ -379,7 +380,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     confinement: bool = True
     """Whether processes of models are confined to what they need, as far as the kernel can.
 
-    `suite health --json` and the log say what is confined, and why the rest is not. Turn it off to attach a
+    `suite health --json` and the log say what is not confined, and why. Turn it off to attach a
     debugger, or for a driver that it keeps from working.
     """
     log_format: LogFormat = "text"
@@ -426,8 +427,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """How often to see which models to load in advance; the first time is at the start."""
     enable_backward_compatibility: bool = False
     """Whether to serve old clients over ZeroMQ, with the settings in `legacy`."""
-    dependencies: tuple[str, ...] = ()
-    """The names of NATS micro services that this one needs."""
+    dependencies: tuple[ServiceName, ...] = ()
+    """The names of NATS micro services that this one needs: letters, digits, - and _."""
     wait_for_dependencies: bool = False
     """Whether the start waits until the dependencies answer."""
     dependency_timeout_seconds: Seconds = 60.0

@@ -7,10 +7,12 @@ A circuit breaker (M. Nygard, Release It!)::
     if follows is not None:
         state = evolve(state, follows, at)
     may_try(state, at)                                # whether it may be used now
+    is_for_log(before, follows, policy)               # whether others are told of it
 
 Closed: it is used. When it has failed `Policy.failures` times in a row it opens: it is left alone for a
 pause. After the pause it is half open: one use is a trial. If that succeeds it closes; if it fails it opens
-again, for twice as long. A success at any time closes it, as it shows that it works.
+again, for twice as long. A success at any time closes it, as it shows that it works. A trial that takes
+longer than the pause was keeps nobody off any more: the next use is one too.
 
 Times are seconds of any clock, as long as it is always the same one.
 """
@@ -52,6 +54,11 @@ def described(kind: BreakerKind | Literal["model"], name: str) -> str:
     return _WORDS[kind].format(name)
 
 
+def times(failures: int) -> str:
+    """How it has failed so often in a row, for people: behind "has failed"."""
+    return "once" if failures == 1 else f"{failures} times in a row"
+
+
 class Policy(NamedTuple):
     """How patient a breaker is."""
 
@@ -91,8 +98,8 @@ class Breaker(msgspec.Struct, frozen=True, kw_only=True):
     """When it opened after it had been closed."""
     pause_seconds: float = 0.0
     """For how long it was opened."""
-    is_tried: bool = False
-    """Whether a trial is running."""
+    tried_at: float | None = None
+    """When the trial began that is running; None: none is."""
 
 
 class Tried(msgspec.Struct, frozen=True, kw_only=True):
@@ -125,7 +132,15 @@ def may_try(state: Breaker, at: float) -> bool:
         case "open":
             return at - state.since >= state.pause_seconds
         case "half_open":
-            return not state.is_tried
+            return state.tried_at is None or at - state.tried_at >= state.pause_seconds
+
+
+def position(state: Breaker, at: float) -> Position:
+    """Its position as people are told: half open from the end of the pause on, when a use would be a trial.
+
+    What nobody uses stays open by its log, and is not left alone any more.
+    """
+    return "half_open" if state.position == "open" and may_try(state, at) else state.position
 
 
 def decide(state: Breaker, seen: Seen, policy: Policy, of: Guarded, at: float) -> BreakerEvent | None:
@@ -146,18 +161,33 @@ def decide(state: Breaker, seen: Seen, policy: Policy, of: Guarded, at: float) -
             return None
 
 
+def is_for_log(before: Breaker, event: BreakerEvent, policy: Policy) -> bool:
+    """Whether an event is for the log, by the state before it.
+
+    Once the pause is the longest one, trials that fail are not: they would be thousands a day. By its log, a
+    breaker is then open until it is closed.
+    """
+    match event:
+        case BreakerOpened(after_trial=True):
+            return event.pause_seconds > before.pause_seconds
+        case BreakerHalfOpened():
+            return before.pause_seconds < policy.longest_pause
+        case _:
+            return True
+
+
 def evolve(state: Breaker, event: Seen | Event, at: float) -> Breaker:
     """The state after what was seen, or what stands in the log, at that time."""
     replace = msgspec.structs.replace
     match event:
         case Tried() if state.position != "closed":
-            return replace(state, is_tried=True)
+            return replace(state, tried_at=at)
         case Failed(reason=reason) if state.position != "open":
-            return replace(state, failures=state.failures + 1, reason=reason, is_tried=False)
+            return replace(state, failures=state.failures + 1, reason=reason, tried_at=None)
         case Succeeded() if state.position == "closed":
             return replace(state, failures=0, reason="")
         case Withdrawn():
-            return replace(state, is_tried=False)
+            return replace(state, tried_at=None)
         case BreakerOpened():
             return Breaker(
                 position="open",

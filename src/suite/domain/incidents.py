@@ -7,6 +7,7 @@ from typing import Final
 import msgspec
 
 from suite.domain.breaker import described as described_breaker
+from suite.domain.breaker import times
 from suite.domain.exit_codes import described
 from suite.errors import ActorCrashed, LoadCancelled
 from suite.errors import NodeLost as NodeLostError
@@ -21,7 +22,7 @@ from suite.messages.events import (
 )
 
 BREAKER_OPENED: Final = "breaker_opened"
-"""The type of an error that says that something is left alone, as it failed again and again."""
+"""The type of an error that says that something is left alone, as it failed."""
 
 
 class Incident(msgspec.Struct, frozen=True, kw_only=True):
@@ -83,7 +84,7 @@ def incident(event: Event) -> Incident | None:
             return Incident(
                 error_type=BREAKER_OPENED,
                 message=(
-                    f"{described_breaker(event.kind, event.name)} has failed again and again, "
+                    f"{described_breaker(event.kind, event.name)} has failed {times(event.failures)}, "
                     f"the last time with: {event.reason}; it is left alone, and tried again now and then"
                 ),
                 severity="warning",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Final
 
 from starlette.types import Scope
@@ -33,12 +34,24 @@ class Context:
         """The status of its answer, once that begins."""
         self.error: SuiteError | None = None
         """The error that it was answered with."""
+        self.is_stream = False
+        """Whether its answer may begin before the service has said anything."""
+        self.is_heard = False
+        """Whether the service has said anything to it, if only that it works on it."""
+        self.on_heard: Callable[[], None] = lambda: None
+        """Called once, when the service first says something."""
         self.first_byte_seconds: float | None = None
         """How long its answer took to begin."""
 
     def note_session(self, *names: str | None) -> None:
         """Note how the client calls the conversation or the user: the first name that there is."""
         self.session = next((each for each in (self.session, *names) if each), None)
+
+    def hear(self) -> None:
+        """Note that the service has said something."""
+        if not self.is_heard:
+            self.is_heard = True
+            self.on_heard()
 
     def begin_answer(self, status: int, now: float) -> None:
         """Note that the answer begins."""

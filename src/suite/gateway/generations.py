@@ -119,6 +119,7 @@ class Generations:
         until = anyio.current_time() + self._load_seconds
 
         def hear_all(signal: Signal) -> None:
+            context.hear()
             if isinstance(signal, Chunk):
                 hear(signal)
                 if limit.deadline != math.inf:  # setting it costs more than a chunk
@@ -136,6 +137,7 @@ class Generations:
                 try:
                     with self._metrics.generating(operation) as measured:
                         reply = await self._client.answer(fields, hear_all)
+                        context.hear()
                         measured.answered(reply.model_id, reply.usage)
                     return reply
                 except NotEnoughMemory:
@@ -175,6 +177,7 @@ class StreamedAnswer:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send what the work makes until its end, or until the client is gone or too slow."""
         context = context_of(scope)
+        context.is_stream = True
         with anyio.CancelScope() as serving:
             stream = PieceStream(
                 send,

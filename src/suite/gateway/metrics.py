@@ -100,7 +100,7 @@ class _Generating:
 def _breakers(service: CircuitBreaker) -> Iterator[tuple[float, Mapping[str, str]]]:
     """Those of this process."""
     for breaker in (service, *telemetry.circuit_breakers()):
-        yield breaker_state(breaker.of.kind, breaker.of.name, breaker.state.position)
+        yield breaker_state(breaker.of.kind, breaker.of.name, breaker.position)
 
 
 _OF_NODE: Final = {

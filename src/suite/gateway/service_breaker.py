@@ -9,14 +9,14 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from suite.circuit_breaker import CircuitBreaker
 from suite.domain.breaker import Policy
-from suite.errors import NoService, RequestTimeout, SuiteError, Unavailable
+from suite.errors import NodeLost, NoService, RequestTimeout, Unavailable
 from suite.gateway.access import endpoint_of
-from suite.gateway.context import context_of
+from suite.gateway.context import Context, context_of
 from suite.gateway.errors import error_response
 from suite.identity import Clock
 
 POLICY: Final = Policy(failures=5, first_pause=0.5, longest_pause=5.0)
-_AWAY: Final = (NoService, RequestTimeout, Unavailable)
+_AWAY: Final = (NodeLost, NoService, RequestTimeout, Unavailable)
 """The errors by which a client tells that nobody has answered it."""
 _ALONE: Final = frozenset(("/api/version",))
 """What the gateway answers by itself."""
@@ -40,27 +40,32 @@ class ServiceBreakerMiddleware:
             return await self._app(scope, receive, send)
         if not self._breaker.try_use():
             return await self._refuse(scope, receive, send)
-        has_answered = False
+        context = context_of(scope)
+        context.on_heard = self._breaker.succeeded
 
         async def send_and_note(message: Message) -> None:
-            nonlocal has_answered
-            if message["type"] == "http.response.start" and message["status"] < 400:
-                has_answered = True
-                self._breaker.succeeded()  # before the end: an answer may be streamed for minutes
+            is_answer = message["type"] == "http.response.start" and message["status"] < 400
+            if is_answer and not context.is_stream:
+                context.hear()
             await send(message)
 
         try:
             return await self._app(scope, receive, send_and_note)
         finally:
-            self._note_end(context_of(scope).error, has_answered=has_answered)
+            self._note_end(context)
 
     async def _refuse(self, scope: Scope, receive: Receive, send: Send) -> None:
         response = error_response(Unavailable(self._breaker.refusal), scope["path"])
         response.headers["retry-after"] = str(max(1, math.ceil(self._breaker.wait_seconds)))
         await response(scope, receive, send)
 
-    def _note_end(self, error: SuiteError | None, *, has_answered: bool) -> None:
-        if isinstance(error, _AWAY) and not error.node:  # no node has said it
+    def _note_end(self, context: Context) -> None:
+        error = context.error
+        if error is not None and error.node:  # a node has said it, of whatever
+            context.hear()
+        if context.is_heard:
+            return
+        if isinstance(error, _AWAY):
             self._breaker.failed(error.message)
-        elif not has_answered:
+        else:
             self._breaker.withdrawn()

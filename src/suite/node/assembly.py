@@ -254,6 +254,7 @@ def make_node(
             connection, env.subjects, replicas=settings.nats.wanted_replicas, new_id=env.new_id
         ),
         connection=connection,
+        server=env.nats.server,
         catalogue=catalogue,
         log=log,
         journal=journal,

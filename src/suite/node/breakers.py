@@ -49,7 +49,7 @@ class Breakers:
         """Append what happens to them, until cancelled. Raises Fenced and LogGone."""
         while True:
             for breaker in self._breakers:
-                for event in breaker.take_events():
+                for event in breaker.take_events(for_log=True):
                     if event.kind not in _TOLD_ELSEWHERE:
                         log_event(event)
                     with suppress(LogNotWritable):  # then it is written later
@@ -65,7 +65,7 @@ class Breakers:
         ago = timedelta(seconds=breaker.seconds_in_position)
         return BreakerInfo(
             **breaker.of._asdict(),
-            state=state.position,
+            state=breaker.position,
             failures=state.failures,
             since=rfc3339(now - ago),
             until=_until(now, breaker),
@@ -74,6 +74,6 @@ class Breakers:
 
 
 def _until(now: datetime, breaker: CircuitBreaker) -> str | None:
-    if breaker.state.position != "open":
+    if breaker.position != "open":
         return None
     return rfc3339(now + timedelta(seconds=breaker.wait_seconds))

@@ -19,7 +19,7 @@ class ModelConfinement:
 
     @classmethod
     def of(cls, *, is_on: bool) -> ModelConfinement:
-        """As it is switched on or off by the settings. Logs a line about it."""
+        """As it is switched on or off by the settings. Logs a line about what is not confined."""
         if not is_on:
             reason = "the setting confinement is false"
             logger.info("processes of models are not confined: %s", reason)
@@ -28,7 +28,7 @@ class ModelConfinement:
         if found.off:
             logger.warning("processes of models are not confined in all: %s", _reasons(found))
         else:
-            logger.info("processes of models are confined: %s", ", ".join(found.on))
+            logger.debug("processes of models are confined: %s", ", ".join(found.on))
         return cls(found)
 
     def heard(self, model_id: str, told: Confinement) -> None:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import logging
 import math
-import re
 import time
 from collections.abc import Sequence
 from typing import Final
@@ -15,8 +14,9 @@ from typing import Final
 import anyio
 
 from suite.bus.connection import Connection
+from suite.circuit_breaker import CircuitBreaker
 from suite.domain.breaker import Policy
-from suite.errors import DependencyMissing, InvalidConfiguration, NoService, RequestTimeout, Unavailable
+from suite.errors import AccessDenied, DependencyMissing, NoService, RequestTimeout, Unavailable
 from suite.identity import Clock
 from suite.node.breakers import Breakers
 from suite.ticks import tick
@@ -28,8 +28,6 @@ AGAIN_SECONDS = 0.25
 SAY_SECONDS = 5.0
 WATCH_SECONDS = 5.0
 POLICY: Final = Policy(failures=2, first_pause=5.0, longest_pause=60.0)
-
-_is_name = re.compile(r"[A-Za-z0-9_-]+").fullmatch
 
 
 async def wait_for_dependencies(
@@ -43,15 +41,9 @@ async def wait_for_dependencies(
     """Wait until a micro service of each name has answered ``$SRV.PING.<name>``, at most ``seconds``.
 
     On an embedded server no other service can be up before the node serves, so it only logs a warning.
-    Raises DependencyMissing with the names that have not answered, InvalidConfiguration for a name that no
-    micro service can have, and AccessDenied if this user may not send pings.
+    Raises DependencyMissing with the names that have not answered, and AccessDenied if this user may not send
+    pings.
     """
-    for name in names:
-        if not _is_name(name):
-            raise InvalidConfiguration(
-                f"dependencies has {name!r}, which no NATS micro service can be called: use letters, digits, "
-                "- and _, or take it out"
-            )
     if embedded and names:
         logger.warning(
             "not waiting for %s: nobody else can be on this node's own NATS server before it serves; "
@@ -89,15 +81,23 @@ async def watch_dependencies(connection: Connection, names: Sequence[str], break
     watched = {name: breakers.make("dependency", name, POLICY) for name in dict.fromkeys(names)}
     while True:
         for name, breaker in watched.items():
-            if not breaker.try_use():
-                continue
-            if await _answers(connection, name):
-                breaker.succeeded()
-            elif connection.is_connected:
-                breaker.failed(f"it has not answered a ping within {PING_SECONDS:g} s")
-            else:  # whether it would answer cannot be seen from here
-                breaker.withdrawn()
+            if breaker.try_use():
+                await _look(connection, name, breaker)
         await tick(WATCH_SECONDS)
+
+
+async def _look(connection: Connection, name: str, breaker: CircuitBreaker) -> None:
+    try:
+        answers = await _answers(connection, name)
+    except AccessDenied as error:
+        breaker.failed(error.message)
+        return
+    if answers:
+        breaker.succeeded()
+    elif connection.is_connected:
+        breaker.failed(f"it has not answered a ping within {PING_SECONDS:g} s")
+    else:  # whether it would answer cannot be seen from here
+        breaker.withdrawn()
 
 
 async def _answers(connection: Connection, name: str) -> bool:

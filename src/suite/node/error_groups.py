@@ -23,6 +23,17 @@ class Kind(NamedTuple):
     error_type: str
     severity: Severity
     model_id: str = ""
+    cause: str = ""
+    """What was raised, and where; empty where the type says it all."""
+
+
+class Due(NamedTuple):
+    """An event that is to be appended."""
+
+    kind: Kind
+    event: ErrorReported
+    at: float
+    """When it was made. Errors after that are not in it."""
 
 
 class _Group:
@@ -46,8 +57,9 @@ class _Group:
     def is_over(self, now: float) -> bool:
         return not self.count and self.told_at is not None and now - self.told_at >= GROUP_SECONDS
 
-    def told(self, now: float) -> None:
-        self.told_at, self.count = now, 0
+    def told(self, count: int, at: float) -> None:
+        self.told_at, self.since = at, at
+        self.count -= count
 
 
 class ErrorGroups:
@@ -64,14 +76,17 @@ class ErrorGroups:
         self._groups.setdefault(kind, _Group()).add(message, now)
         return True
 
-    def take(self, now: float, *, is_last: bool = False) -> Iterator[ErrorReported]:
-        """Events that are due now, which are given out once. `is_last`: the node stops."""
+    def due(self, now: float, *, is_last: bool = False) -> Iterator[Due]:
+        """Events that are due now, until they are `told`. `is_last`: the node stops."""
         for kind, group in tuple(self._groups.items()):
             if group.is_due(now) or (is_last and group.count):
-                yield self._event(kind, group, now)
-                group.told(now)
+                yield Due(kind, self._event(kind, group, now), now)
             elif group.is_over(now):
                 del self._groups[kind]
+
+    def told(self, due: Due) -> None:
+        """Note that an event is in the log."""
+        self._groups[due.kind].told(due.event.count, due.at)
 
     def _event(self, kind: Kind, group: _Group, now: float) -> ErrorReported:
         return ErrorReported(

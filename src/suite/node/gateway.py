@@ -134,7 +134,11 @@ class GatewayProcess:
         lines = BufferedByteReceiveStream(process.stdout)
         with suppress(anyio.EndOfStream, anyio.IncompleteRead, anyio.BrokenResourceError):
             while True:
-                self._hear(await lines.receive_until(b"\n", _LONGEST_LINE))
+                try:
+                    self._hear(await lines.receive_until(b"\n", _LONGEST_LINE))
+                except anyio.DelimiterNotFound:
+                    logger.warning("the gateway writes a line of over %d bytes, which is lost", _LONGEST_LINE)
+                    await lines.receive(_LONGEST_LINE)  # its rest comes as another line, which says nothing
 
     def _hear(self, line: bytes) -> None:
         try:
@@ -148,10 +152,17 @@ class GatewayProcess:
                 self.problem = None
                 self._breaker.succeeded()
                 self._service.succeeded()
-            case GatewayEvent(event_type=event_type, body=body):
-                event = decode_event(event_type, bytes(body))
-                if isinstance(event, BreakerEvent):
-                    self._service.follow(event)
+            case GatewayEvent():
+                self._follow(news)
+
+    def _follow(self, news: GatewayEvent) -> None:
+        try:
+            event = decode_event(news.event_type, bytes(news.body))
+        except msgspec.MsgspecError as error:
+            logger.warning("an event of the gateway cannot be read (%s: %s)", news.event_type, error)
+            return
+        if isinstance(event, BreakerEvent):
+            self._service.follow(event)
 
     def _complain(self, problem: str) -> None:
         self._breaker.failed(problem)

@@ -8,6 +8,8 @@ from contextlib import suppress
 import anyio
 
 from suite.bus.connection import Connection
+from suite.bus.embedded import EmbeddedServer
+from suite.bus.liveness import answers
 from suite.bus.service import Service
 from suite.catalogue import Catalogue, Model
 from suite.config import Settings
@@ -55,6 +57,7 @@ class Node:
         *,
         cluster: ClusterWatch,
         connection: Connection,
+        server: EmbeddedServer | None,
         catalogue: Catalogue,
         log: Log,
         journal: Journal,
@@ -79,6 +82,7 @@ class Node:
         self.name = settings.node
         self.cluster = cluster
         self.connection = connection
+        self._server = server
         self.catalogue = catalogue
         self.log = log
         self.journal = journal
@@ -100,6 +104,16 @@ class Node:
         self.service: Service[Node] | None = None
         """None until the actions are served, which is the last step of the start."""
         self.predictions_made = 0
+
+    async def reaches_nats(self) -> bool:
+        """Whether NATS answers, or will again without a new start of this node.
+
+        Its own server is started again when it ends, and may then read a large store for long: a node that
+        was started again meanwhile would only begin that anew.
+        """
+        if self._server is not None and self._server.is_starting:
+            return True
+        return await answers(self.connection, outages_count=self._server is not None)
 
     @property
     def commands_processed(self) -> int:

@@ -14,7 +14,7 @@ from suite.errors import SuiteError
 from suite.identity import Clock
 from suite.log import Log
 from suite.messages.events import Severity
-from suite.node.error_groups import ErrorGroups, Kind
+from suite.node.error_groups import Due, ErrorGroups, Kind
 from suite.process_log import Entry
 from suite.redaction import redacted
 from suite.ticks import tick_or
@@ -34,18 +34,27 @@ class Reporter:
         self._log = log
         self._clock = clock
         self._groups = ErrorGroups(node)
+        self._late: set[Kind] = set()
+        """Kinds of which an event is tried again, as the log took none; said once for each."""
         self._lock = threading.RLock()  # a destructor may log while it is held
         self._thread = threading.get_ident()
         self._added = anyio.Event()
 
     def report(
-        self, error_type: str, message: str, severity: Severity = "error", *, model_id: str = ""
+        self,
+        error_type: str,
+        message: str,
+        severity: Severity = "error",
+        *,
+        model_id: str = "",
+        cause: str = "",
     ) -> None:
         """Have an error appended to the log, in whatever thread. Never waits or raises.
 
-        Must contain no prompt, answer or secret.
+        `cause` tells errors of one type apart, which are counted by themselves then. Must contain no prompt,
+        answer or secret.
         """
-        kind = Kind(error_type, severity, model_id)
+        kind = Kind(error_type, severity, model_id, cause)
         with self._lock:
             has_room = self._groups.add(kind, redacted(message)[:MESSAGE_CHARACTERS], self._clock())
         if not has_room:
@@ -70,14 +79,31 @@ class Reporter:
     async def _append_due(self, *, is_last: bool = False) -> None:
         self._added = anyio.Event()
         with self._lock:
-            due = tuple(self._groups.take(self._clock(), is_last=is_last))
-        for event in due:
-            try:
-                await self._log.append(event)
-            except SuiteError as error:
+            all_due = tuple(self._groups.due(self._clock(), is_last=is_last))
+        for due in all_due:
+            await self._append(due)
+
+    async def _append(self, due: Due) -> None:
+        """Append an event. One that the log does not take stays due.
+
+        So does one whose append is cancelled: at the end of a node errors may be counted twice, and none is
+        left out.
+        """
+        try:
+            await self._log.append(due.event)
+        except SuiteError as error:
+            if due.kind not in self._late:
+                self._late.add(due.kind)
                 logger.error(
-                    "%s is not reported in the log (%s): %s", event.error_type, error.message, event.message
+                    "%s is not reported in the log yet (%s): %s",
+                    due.event.error_type,
+                    error.message,
+                    due.event.message,
                 )
+            return
+        self._late.discard(due.kind)
+        with self._lock:
+            self._groups.told(due)
 
     @contextmanager
     def _hearing_log(self) -> Iterator[None]:
@@ -106,7 +132,8 @@ class _UnforeseenErrors(logging.Handler):
     def _report(self, record: logging.LogRecord) -> None:
         entry = Entry.of(record)
         if entry.exception:
-            # Only the type: with SUITE_DEBUG the log has the message too, which may quote a client.
-            raised = entry.exception.splitlines()[-1].partition(":")[0]
+            raised, place = entry.raised
             message = f"{entry.message} ({raised}): the log of this process says where"
-            self._reporter.report(SuiteError.code, message, model_id=entry.model_id)
+            self._reporter.report(
+                SuiteError.code, message, model_id=entry.model_id, cause=f"{raised} {place}"
+            )

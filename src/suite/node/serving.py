@@ -40,7 +40,6 @@ from suite.actions.usage import record_usage, usage
 from suite.bus import credentials
 from suite.bus.connection import Connection
 from suite.bus.kv import Leases
-from suite.bus.liveness import answers
 from suite.bus.service import Service
 from suite.config import Settings
 from suite.errors import LogNotWritable, ReadModelUnavailable
@@ -197,10 +196,7 @@ async def serve(
             serving.set()
             on_ready(node)
             manager.ready(f"node {node.name} serves {len(node.catalogue.models)} models")
-            has_own_server = settings.nats.url is None
-            tasks.start_soon(
-                manager.feed_watchdog, partial(answers, node.connection, outages_count=has_own_server)
-            )
+            tasks.start_soon(manager.feed_watchdog, node.reaches_nats)
             await stop.wait()
             manager.stopping()
     logger.info("node %s has stopped", settings.node)

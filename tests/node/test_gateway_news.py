@@ -1,0 +1,40 @@
+"""Whatever the gateway's process writes, its node reads on."""
+
+from __future__ import annotations
+
+import logging
+import socket
+import sys
+import time
+
+import anyio
+import pytest
+
+from suite.config import Settings
+from suite.identity import utc_now
+from suite.node.breakers import Breakers
+from suite.node.gateway import GatewayProcess
+
+WRITES = """
+import sys
+sys.stdout.write("x" * 300_000 + "\\n")
+sys.stdout.write("no news\\n")
+sys.stdout.write('{"type": "event", "event_type": "suite.breaker.closed.v1", "body": {"node": 5}}\\n')
+sys.stdout.write('{"type": "serves"}\\n')
+"""
+
+
+async def test_what_cannot_be_read_is_logged_and_what_comes_after_it_is_heard(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.INFO, "suite.node")
+    breakers = Breakers("box1", now=utc_now, clock=time.monotonic)
+    with socket.create_server(("127.0.0.1", 0)) as opened:
+        gateway = GatewayProcess(Settings(), opened, breakers)
+        async with await anyio.open_process([sys.executable, "-c", WRITES], stderr=None) as process:
+            with anyio.fail_after(60):
+                await gateway._watch(process)
+    assert "line of over" in caplog.text
+    assert "the gateway writes: no news" in caplog.text
+    assert "cannot be read (suite.breaker.closed.v1" in caplog.text
+    assert "the models are at" in caplog.text
