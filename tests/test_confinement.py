@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import pwd
 import subprocess
 import sys
 from pathlib import Path
@@ -12,7 +13,7 @@ import anyio
 import pytest
 
 from suite.actors.rights import rights
-from suite.confinement import landlock, seccomp
+from suite.confinement import gpus, landlock, seccomp
 from suite.confinement.confinement import offered
 from suite.messages.actions.status import Confinement
 from suite.messages.actor import NatsAccess
@@ -103,6 +104,24 @@ def test_drivers_of_gpus_get_what_they_need() -> None:
     assert done.stdout == "done\n", done.stderr
 
 
+def test_cuda_gets_its_cache_even_at_the_first_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("CUDA_CACHE_PATH", raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    *_, cache = gpus.written()
+    assert cache == tmp_path / ".nv" / "ComputeCache"
+    assert cache.is_dir()
+
+
+def test_a_user_without_a_home_has_no_cache_of_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
+    def unknown(_: int) -> None:
+        raise KeyError
+
+    for name in ("CUDA_CACHE_PATH", "HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(pwd, "getpwuid", unknown)
+    assert [*gpus.written()] == [Path("/dev/shm")]
+
+
 # --- what a node tells ----------------------------------------------------------------------------------
 
 
@@ -175,18 +194,33 @@ def test_it_reads_what_its_spec_names(model: Path) -> None:
     assert given.write == ()
 
 
+def test_folders_that_others_may_open_are_closed_before_it_cannot_do_that(model: Path) -> None:
+    root = model.parent / "snapshots"
+    of_content = root / "content" / "key"
+    of_content.mkdir(parents=True)
+    of_content.chmod(0o755)
+    kept = {"memory_bytes": 1, "disk_bytes": 1, "max_conversations": 1, "max_age_seconds": 1}
+    access = NatsAccess(url="nats://127.0.0.1:4222")
+    given = rights(
+        spec(model, nats=access, snapshots={"directory": str(root), **kept}), memory_bytes=GIB, environ={}
+    )
+    assert given.write == (root,)
+    assert of_content.stat().st_mode & 0o777 == 0o700
+
+
+@pytest.mark.parametrize("exports", [False, True])
 async def test_it_does_not_know_the_secrets_among_the_variables_of_its_node(
-    monkeypatch: pytest.MonkeyPatch,
+    monkeypatch: pytest.MonkeyPatch, exports: bool
 ) -> None:
     secrets = ("SUITE_NATS_PASSWORD", "HF_TOKEN", "AWS_SECRET_ACCESS_KEY", "OPENAI_API_KEY")
     for name in secrets:
         monkeypatch.setenv(name, "canary")
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_HEADERS", "needed")
-    process = await open_process()
+    process = await open_process(exports_spans=exports)
     try:
         environ = (await anyio.Path(f"/proc/{process.pid}/environ").read_bytes()).decode()
     finally:
         await end_process(process)
     assert "canary" not in environ
-    assert "OTEL_EXPORTER_OTLP_HEADERS=needed" in environ
+    assert ("OTEL_EXPORTER_OTLP_HEADERS=needed" in environ) is exports
     assert f"PATH={os.environ['PATH']}" in environ

@@ -119,6 +119,15 @@ def test_a_library_that_repeats_an_exception_tells_its_first_line(
         f"SUITE_NATS_PASSWORD={SECRET}",
         f'{{"user": "suite", "password": "{SECRET}"}}',
         f"{{'nats_password': '{SECRET}'}}",
+        f"nats://suite:p@{SECRET}@nats.example:4222 refused",
+        f"nats://suite:{SECRET}@@nats.example:4222",
+        f"nats_password: {SECRET}",
+        f"suite serve --nats-password {SECRET} --json",
+        f"x-api-key: {SECRET}",
+        f'{{"x-api-key":"{SECRET}"}}',
+        f"Authorization: Token {SECRET}",
+        f"authorization: {SECRET}",
+        f"HF_TOKEN={SECRET}",
     ],
 )
 @either_form
@@ -128,18 +137,54 @@ def test_a_credential_in_a_text_of_others_is_hidden(form: logging.Formatter, tex
 
 
 @pytest.mark.parametrize(
+    "token",
+    [
+        "hf_" + "aB3" * 12,
+        "eyJ0eXAiOiJKV1QiLCJhbGciOiJlZDI1NTE5LW5rZXkifQ.eyJqdGkiOiJTRUNSRVQifQ.c2lnbmF0dXJl-_x",
+        "SU" + "ABCDEFGHIJKLMNOPQRSTUVWXYZ234567" + "A" * 24,
+    ],
+)
+def test_a_credential_is_known_by_its_form(token: str) -> None:
+    assert token not in redacted(f"it says {token}.")
+    assert token[8:] not in redacted(token)
+
+
+@pytest.mark.parametrize(
     "text",
     [
         "33 tokens in 2.0 s; token budget: 5; http://127.0.0.1:8080/v1; mail me at a@b.example",
         "its password is wrong or was changed: rotate it with `suite credentials rotate`",
         "basic facts, bearer of news, task-suite",
+        "eos_token: 2, unexpected token: }, hf_transfer is missing, give --nats-user",
     ],
 )
 def test_what_is_no_credential_stays(text: str) -> None:
     assert redacted(text) == text
 
 
-REPEATED = ["x", "x:", "//", "'", '"', "bearer ", "a://", "password", "sk-", "@", " ", "=x"]
+REPEATED = [
+    "x",
+    "x:",
+    "//",
+    "'",
+    '"',
+    "bearer ",
+    "a://",
+    "password",
+    "sk-",
+    "@",
+    " ",
+    "=x",
+    "--",
+    "-eyJ",
+    "eyJ",
+    "hf_",
+    "SA",
+    "x@",
+    "password ",
+    "authorization",
+    "authorization: x ",
+]
 
 
 @pytest.mark.parametrize("part", REPEATED)
@@ -165,6 +210,47 @@ def test_a_node_logs_what_its_models_process_has_logged(caplog: pytest.LogCaptur
 @pytest.mark.parametrize("line", [b"", b"GGML_ASSERT failed", b'{"name": "a span"}', b"\xff", b"[1]"])
 def test_what_a_library_has_written_is_no_entry(line: bytes) -> None:
     assert Entry.of_line(line) is None
+
+
+def line_of_a_model(**fields: str) -> bytes:
+    said = {"time": "2026-11-29T12:00:00Z", "level": "error", "logger": "suite.engine", "message": "m"}
+    return msgspec.json.encode({**said, **fields})
+
+
+@pytest.mark.parametrize(
+    "time",
+    [
+        "0001-01-01T00:00:00",
+        "0001-01-01T00:00:00+23:00",
+        "9999-12-31T23:59:59-23:00",
+        "9999-12-31T23:59:59.999999Z",
+    ],
+)
+def test_a_time_that_cannot_be_is_now(caplog: pytest.LogCaptureFixture, time: str) -> None:
+    entry = Entry.of_line(line_of_a_model(time=time))
+    assert entry is not None
+    entry.log_again("tiny")
+    assert Entry.of(caplog.records[0]).time.year not in (1, 9999)
+
+
+@given(st.fixed_dictionaries({}, optional=dict.fromkeys(Entry.__struct_fields__, st.text())))
+def test_whatever_a_model_says_is_logged_or_no_entry(fields: dict[str, str]) -> None:
+    entry = Entry.of_line(line_of_a_model(**fields))
+    if entry is not None:
+        entry.log_again("tiny")
+
+
+def test_a_line_nested_without_end_is_no_entry() -> None:
+    assert Entry.of_line(b'{"x": ' + b"[" * 60_000) is None
+
+
+def test_the_names_that_a_model_gives_make_no_loggers() -> None:
+    known = {*logging.root.manager.loggerDict}
+    for number in range(3):
+        entry = Entry.of_line(line_of_a_model(logger=f"suite.made.up.{number}"))
+        assert entry is not None
+        entry.log_again("tiny")
+    assert {*logging.root.manager.loggerDict} == known
 
 
 PROGRAM = """

@@ -48,6 +48,7 @@ _is_place = re.compile(r".+:\d+ in .+").fullmatch
 """As `_lines` writes a place."""
 
 logger = logging.getLogger("suite")
+_of_models = logging.getLogger("suite.actor")
 
 
 class Entry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -96,17 +97,21 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         """The event of a JSON line; None if the line is none."""
         try:
             return _decode(line)
-        except (msgspec.MsgspecError, UnicodeDecodeError):
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
             return None
 
     def log_again(self, model_id: str) -> None:
-        """Log it in this process: the process of a model has said it."""
-        target = logging.getLogger(self.logger)
+        """Log it in this process: the process of a model has said it.
+
+        That process is not trusted: nothing that it says raises, or makes a logger, which would stay.
+        """
+        target = _of_models
         level = logging.getLevelNamesMapping().get(self.level.upper(), logging.INFO)
         if not target.isEnabledFor(level):
             return
         record = target.makeRecord(self.logger, level, "", 0, "%s", (self.message,), None)
-        record.created = self.time.timestamp()
+        if (said := _seconds(self.time)) is not None:
+            record.created, record.msecs = said, said % 1 * 1000
         record.exc_text = self.exception or None
         record.model_id, record.trace_id, record.span_id = model_id, self.trace_id, self.span_id
         target.handle(record)
@@ -154,6 +159,11 @@ def log_to_stderr(format: LogFormat) -> None:
         logging.getLogger(name).setLevel(logging.WARNING)
 
 
+def logs_json() -> bool:
+    """Whether this process logs JSON to stderr, where nothing else may be written then."""
+    return any(isinstance(each.formatter, JsonLines) for each in logging.getLogger().handlers)
+
+
 def _log_thread(failed: threading.ExceptHookArgs) -> None:
     name = "?" if failed.thread is None else failed.thread.name
     logger.error("the thread %s failed", name, exc_info=failed.exc_value)
@@ -161,6 +171,16 @@ def _log_thread(failed: threading.ExceptHookArgs) -> None:
 
 def _log_unraisable(failed: sys.UnraisableHookArgs) -> None:
     logger.error("%s", failed.err_msg or "an exception could not be raised", exc_info=failed.exc_value)
+
+
+def _seconds(time: datetime) -> float | None:
+    """A time in seconds since 1970; None if it cannot be one of this system's."""
+    try:
+        seconds = time.timestamp()
+        datetime.fromtimestamp(seconds, UTC)
+    except (ValueError, OverflowError, OSError):
+        return None
+    return seconds
 
 
 def _message(record: logging.LogRecord) -> str:

@@ -25,6 +25,7 @@ NEEDED: Final = (
     "read its model",
     "write among its snapshots",
     "remove a snapshot",
+    "note when a snapshot was used",
     "connect to NATS",
     "start Python",
 )
@@ -70,6 +71,19 @@ FAILS: Final[Mapping[ConfinedPart, Mapping[str, str]]] = {
         "load another kernel": "EPERM",
         "make calls that nobody sees": "EPERM",
         "watch the processor": "EPERM",
+        "change the mode of a secret": "EPERM",
+        "change its mode by another call": "EPERM",
+        "change the owner of a secret": "EPERM",
+        "change the owner of a link": "EPERM",
+        "change the times of a secret": "EPERM",
+        "change them by an odd address": "EPERM",
+        "change attributes of a secret": "EPERM",
+        "change attributes of a link": "EPERM",
+        "remove attributes of a secret": "EPERM",
+        "empty a secret": "EPERM",
+        "change the mode of its model": "EPERM",
+        "change the owner of its model": "EPERM",
+        "change attributes of its model": "EPERM",
     },
 }
 """What comes of everything else."""

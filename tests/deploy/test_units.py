@@ -125,6 +125,10 @@ def test_all_variables_are_settings(service: str) -> None:
     assert list(unknown({line.partition("=")[0]: "" for line in lines})) == []
 
 
+def test_the_node_may_see_its_models_in_proc() -> None:
+    assert values("suite.service", "ProtectProc") == [], "it hides what is not dumpable"
+
+
 def filters_of(pid: int) -> int:
     """How many filters of system calls a process has."""
     status = Path(f"/proc/{pid}/status").read_text()

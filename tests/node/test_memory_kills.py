@@ -60,9 +60,11 @@ async def test_loads_and_generations_are_told_that_the_kernel_killed_their_proce
     tiny_model(tmp_path / "tiny.gguf")
     settings = Settings(data_dir=tmp_path / "data", models_directories=(tmp_path,), standby=False)
 
-    async def killed(_inherited: Sequence[int]) -> anyio.abc.Process:
+    async def killed(_inherited: Sequence[int], *, exports_spans: bool) -> anyio.abc.Process:
+        assert not exports_spans
         kernel.kills += by_kernel
-        command = "echo WARNING suite.x: odd >&2; echo as it is >&2; kill -9 $$"
+        line = '{"time": "0001-01-01T00:00:00", "level": "warning", "logger": "suite.x", "message": "odd"}'
+        command = f"echo '{line}' >&2; echo as it is >&2; kill -9 $$"
         return await anyio.open_process(command, stdin=PIPE, stdout=PIPE, stderr=PIPE)
 
     async with running_node(settings) as node, suite.connect(data_dir=tmp_path / "data") as client:

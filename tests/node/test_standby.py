@@ -148,12 +148,12 @@ async def test_where_no_process_can_be_started_it_is_tried_again_and_nobody_wait
 ) -> None:
     failures = 0
 
-    async def fails_twice(inherited: Sequence[int]) -> anyio.abc.Process:
+    async def fails_twice(inherited: Sequence[int], *, exports_spans: bool) -> anyio.abc.Process:
         nonlocal failures
         if failures < 2:
             failures += 1
             raise BlockingIOError("no more processes")
-        return await open_process(inherited)
+        return await open_process(inherited, exports_spans=exports_spans)
 
     monkeypatch.setattr(suite.node.standby, "open_process", fails_twice)
     async with kept(monkeypatch) as standby:

@@ -147,10 +147,12 @@ async def attack_nats(access: NatsAccess, client: Client) -> None:
 def attack_http(gateway: RunningGateway, key: str) -> None:
     """The same over HTTP, with keys in headers."""
     chat = {"model": "tiny", "messages": [{"role": "user", "content": PROMPT}], "max_tokens": 2}
+    token = {"Authorization": f"Token {HEADER}"}
     bearer, basic = {"Authorization": f"Bearer {key}"}, {"Authorization": f"Basic {HEADER}"}
     for body, headers in (
         (chat, bearer),
         (chat, basic),
+        (chat, token),
         ({**chat, "user": BUGGY}, bearer),
         ({**chat, "model": "unknown"}, {"x-api-key": HEADER}),
         ({**chat, "tools": PROMPT}, basic),

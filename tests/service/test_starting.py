@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import sys
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 
 from suite.bus.embedded import EmbeddedServer
 from suite.config import ConnectionFile, load_settings
+from suite.process_log import Entry
 from support.disks import read_only
 from support.faults import KillableServer, free_port
 from support.models import tiny_model
@@ -63,6 +65,40 @@ async def test_a_port_that_is_taken_is_refused(tmp_path: Path) -> None:
         port = str(taken.getsockname()[1])
         words = await refused("port_taken", "--data-dir", str(tmp_path / "data"), "--port", port)
         assert f"port {port} is in use" in words
+
+
+async def test_programs_are_told_what_has_ended_it_as_json(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        ended = await serve("--data-dir", str(tmp_path / "data"), "--port", port, "--json")
+    entries = [Entry.of_line(line) for line in ended.stderr.splitlines()]
+    assert ended.returncode == 1
+    assert entries[-1] is not None
+    assert (entries[-1].level, entries[-1].exception) == ("error", "")
+    assert entries[-1].message.startswith(f"error port_taken: port {port} is in use")
+
+
+BUG = """
+import sys
+from suite.cli.main import main
+from suite.node import serving
+
+async def serve(*_, **__): raise ValueError("what a client has sent")
+
+serving.serve = serve
+sys.exit(main(["serve", "--json"]))
+"""
+
+
+async def test_a_bug_that_ends_it_is_told_by_type_and_place(tmp_path: Path) -> None:
+    ended = await anyio.run_process(
+        [sys.executable, "-c", BUG], check=False, env={**os.environ, "SUITE_DATA_DIR": str(tmp_path)}
+    )
+    (entry,) = (Entry.of_line(line) for line in ended.stderr.splitlines())
+    assert ended.returncode == 70
+    assert entry is not None
+    assert entry.exception.endswith("ValueError")
+    assert b"a client" not in ended.stderr
 
 
 async def test_a_nats_that_is_not_there_yet_is_waited_for(tmp_path: Path) -> None:

@@ -36,11 +36,16 @@ _GIB: Final = 1 << 30
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _NUMBERS: Final[Mapping[str, Mapping[str, int]]] = {
-    "x86_64": {"bpf": 321, "io_uring_setup": 425, "kexec_load": 246, "keyctl": 250, "mount": 165,
-               "perf_event_open": 298, "process_vm_readv": 310, "ptrace": 101, "unshare": 272},
-    "aarch64": {"bpf": 280, "io_uring_setup": 425, "kexec_load": 104, "keyctl": 219, "mount": 40,
-                "perf_event_open": 241, "process_vm_readv": 270, "ptrace": 117, "unshare": 97},
+    "x86_64": {"bpf": 321, "fchmodat2": 452, "io_uring_setup": 425, "kexec_load": 246, "keyctl": 250,
+               "mount": 165, "perf_event_open": 298, "process_vm_readv": 310, "ptrace": 101, "truncate": 76,
+               "unshare": 272, "utimensat": 280},
+    "aarch64": {"bpf": 280, "fchmodat2": 452, "io_uring_setup": 425, "kexec_load": 104, "keyctl": 219,
+                "mount": 40, "perf_event_open": 241, "process_vm_readv": 270, "ptrace": 117, "truncate": 45,
+                "unshare": 97, "utimensat": 88},
 }  # fmt: skip
+_HERE: Final = -100
+"""AT_FDCWD."""
+_kept: Final[list[object]] = []
 _PTRACE_SEIZE, _NEW_USER = 0x4206, 0x10000000
 
 
@@ -154,6 +159,34 @@ def _open(path: str, flags: int) -> None:
     os.close(os.open(path, flags, 0o600))
 
 
+def _with_open(path: str, change: Callable[[int], None]) -> None:
+    with open(path, "rb") as file:  # noqa: PTH123
+        change(file.fileno())
+
+
+def _write_then_date(path: str) -> None:
+    with open(path, "wb") as file:  # noqa: PTH123
+        os.utime(file.fileno(), (1e9, 1e9))
+
+
+def _address(text: str) -> int:
+    """Where a text is, for as long as this process lives."""
+    buffer = ctypes.create_string_buffer(os.fsencode(text))
+    _kept.append(buffer)
+    return ctypes.addressof(buffer)
+
+
+def _low_address(text: str) -> int:
+    """An address of which the lower half is 0: a check of that half alone takes it for none."""
+    wanted, fixed = 7 << 32, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | 0x10
+    _libc.mmap.restype = _libc.memcpy.restype = ctypes.c_void_p
+    found = _libc.mmap(ctypes.c_void_p(wanted), ctypes.c_size_t(4096), 3, fixed, -1, ctypes.c_long(0))
+    assert found == wanted
+    data = os.fsencode(text) + b"\0"
+    _libc.memcpy(ctypes.c_void_p(wanted), data, ctypes.c_size_t(len(data)))
+    return wanted
+
+
 def _connect(port: int) -> None:
     socket.create_connection(("127.0.0.1", port), timeout=5).close()
 
@@ -221,6 +254,22 @@ ATTEMPTS: Final[Mapping[str, Callable[[Targets], object]]] = {
     "move a secret here": lambda to: _move(to.secret, to.results),
     "read a secret by another program": lambda to: _start_python(f"open({to.secret!r})"),
     "start a shell": lambda _: _start("/bin/sh", "-c", ":"),
+    "note when a snapshot was used": lambda to: _write_then_date(f"{to.results}/used"),
+    "change the mode of a secret": lambda to: Path(to.secret).chmod(0o666),
+    "change its mode by another call": lambda to: _call("fchmodat2", _HERE, _address(to.secret), 0o666, 0),
+    "change the mode of its model": lambda to: _with_open(to.model, lambda file: os.fchmod(file, 0o666)),
+    "change the owner of a secret": lambda to: os.chown(to.secret, os.getuid(), os.getgid()),
+    "change the owner of a link": lambda to: os.lchown(to.secret, os.getuid(), os.getgid()),
+    "change the owner of its model": lambda to: _with_open(to.model, lambda file: os.fchown(file, -1, -1)),
+    "change the times of a secret": lambda to: os.utime(to.secret, (1e9, 1e9)),
+    "change them by an odd address": lambda to: _call("utimensat", _HERE, _low_address(to.secret), 0, 0),
+    "change attributes of a secret": lambda to: os.setxattr(to.secret, "user.x", b"1"),
+    "change attributes of a link": lambda to: os.setxattr(to.secret, "user.x", b"1", follow_symlinks=False),
+    "change attributes of its model": lambda to: _with_open(
+        to.model, lambda file: os.setxattr(file, "user.x", b"1")
+    ),
+    "remove attributes of a secret": lambda to: os.removexattr(to.secret, "user.x"),
+    "empty a secret": lambda to: _call("truncate", _address(to.secret), 0),
     "signal its node": lambda _: os.kill(os.getppid(), 0),
     "connect elsewhere": lambda to: _connect(to.other_port),
     "connect elsewhere with the first data": lambda to: _fast_open(to.other_port),

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import pytest
+
+from suite.telemetry import span_store
 from suite.telemetry.span_store import KeptSpan, LinkedSpan, SpanStore
 
 
@@ -44,6 +48,17 @@ def test_it_keeps_the_newest_within_its_size(tmp_path: Path) -> None:
     assert numbers[-1] == 499
     assert numbers == list(range(numbers[0], 500))
     assert len(numbers) > 15
+
+
+def test_who_keeps_the_lock_keeps_nobody_waiting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(span_store, "LOCK_SECONDS", 0.05)
+    store = SpanStore(tmp_path, 1 << 20)
+    with (tmp_path / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with pytest.raises(TimeoutError):
+            store.append([span(1, 1)])
+    store.append([span(2, 2)])
+    assert [each.span_id for each in store.firsts()] == [f"{2:016x}"]
 
 
 def test_many_at_once_lose_and_tear_nothing(tmp_path: Path) -> None:

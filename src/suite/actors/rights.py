@@ -86,6 +86,8 @@ def _written(spec: ActorSpec) -> Iterator[Path]:
     for directory in filter(None, (snapshots, spans)):
         with suppress(OSError):  # it is told when something is written
             make_private(Path(directory))
+            for folder, _, _ in os.walk(directory):  # confined, it cannot change their modes
+                make_private(Path(folder))
         yield Path(directory)
 
 

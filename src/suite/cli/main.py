@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import logging
 import os
 import sys
 import traceback
@@ -229,13 +230,31 @@ def _ended_by(error: BaseException, received: signals.Received) -> int:
         case BrokenPipeError():  # the reader has what it wants, as in `suite events | head`
             streams.discard_output()
             return 0
-    complaint, code = _complaint(error)
+    from suite.process_log import logs_json  # which most commands do without
+
+    if logs_json():
+        _log(error)
+    else:
+        _print(error)
+    streams.discard_output()
+    return _complaint(error)[1]
+
+
+def _log(error: BaseException) -> None:
+    """Log what ended a service. What nobody has foreseen may quote a client: its type and places are told."""
+    is_foreseen = isinstance(error, (SuiteError, OSError, click.ClickException))
+    complaint = _complaint(error)[0] if is_foreseen else "error internal: a bug of suite"
+    shows_places = os.environ.get(DEBUG_VARIABLE) or not is_foreseen
+    logging.getLogger("suite").error("%s", complaint, exc_info=error if shows_places else None)
+
+
+def _print(error: BaseException) -> None:
+    from suite.redaction import redacted
+
     if os.environ.get(DEBUG_VARIABLE) and not isinstance(error, click.ClickException):
         traceback.print_exception(error)
     with suppress(OSError):
-        click.echo(streams.harmless(complaint), err=True)
-    streams.discard_output()
-    return code
+        click.echo(streams.harmless(redacted(_complaint(error)[0])), err=True)
 
 
 def _complaint(error: BaseException) -> tuple[str, int]:

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Final, Literal, NamedTuple, TypeAlias
 
 from suite.confinement import gpus, landlock, limits, privileges, runtime, seccomp, system_calls
-from suite.confinement.seccomp import Bits, Forbidden, OneOf
+from suite.confinement.seccomp import Bits, Forbidden, Null, OneOf
 from suite.messages.actions.status import ConfinedPart, Confinement
 
 _NEW_NAMESPACES: Final = 0x7E020000
@@ -156,12 +156,16 @@ def _forbidden(rights: Rights) -> Iterator[Forbidden]:
         system_calls.OF_KEYS,
         system_calls.OF_CLOCKS,
         system_calls.OF_NAMESPACES,
+        system_calls.OF_ATTRIBUTES,
         system_calls.UNSEEN,
+        # What drivers of GPUs do with their own files, nobody could list.
+        () if rights.uses_gpus else system_calls.OF_ATTRIBUTES_OF_OPEN_FILES,
         () if rights.local_sockets else system_calls.OF_SERVERS,
         () if rights.starts == "programs" else system_calls.OF_NEW_PROGRAMS,
     )
     yield from map(Forbidden, never)
     yield from _forbidden_sockets(rights)
+    yield Forbidden("utimensat", unless=Null(1))  # by a path instead of a descriptor
     # The arguments of clone3 cannot be seen. Where it does not exist, the C library takes clone.
     yield Forbidden("clone3", error=errno.ENOSYS)
     if rights.starts == "nothing":

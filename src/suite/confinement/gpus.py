@@ -20,7 +20,9 @@ def devices() -> tuple[Path, ...]:
 
 
 def written() -> Iterator[Path]:
-    """Where they write."""
+    """Where they write. Makes the directory for what CUDA compiles: it could not be made any more."""
     yield Path(_SHARED_MEMORY)
-    with suppress(RuntimeError):  # a user without a home directory has none
-        yield Path(os.environ.get(_KERNELS) or Path("~/.nv/ComputeCache").expanduser())
+    with suppress(OSError, RuntimeError):  # it cannot be made, or the user has no home: then nothing is kept
+        kernels = Path(os.environ.get(_KERNELS) or Path("~/.nv/ComputeCache").expanduser())
+        kernels.mkdir(mode=0o700, parents=True, exist_ok=True)
+        yield kernels

@@ -41,6 +41,12 @@ class OneOf(NamedTuple):
     mask: int = 0xFFFFFFFF
 
 
+class Null(NamedTuple):
+    """An argument that is no address."""
+
+    argument: int
+
+
 class Bits(NamedTuple):
     """An argument that has one of some bits."""
 
@@ -52,7 +58,7 @@ class Forbidden(NamedTuple):
     """A call that fails: always, or with some arguments only."""
 
     name: str
-    unless: OneOf | None = None
+    unless: OneOf | Null | None = None
     when: Bits | None = None
     error: int = errno.EPERM
 
@@ -124,14 +130,20 @@ def _checks(forbidden: Forbidden) -> Sequence[_Instruction]:
     return [refuse]
 
 
-def _unless(allowed: OneOf) -> Iterator[_Instruction]:
-    """Skip the refusal that follows if the argument is one of the values."""
+def _unless(allowed: OneOf | Null) -> Iterator[_Instruction]:
+    """Skip the refusal that follows if the argument is one of the values, or no address."""
+    if isinstance(allowed, Null):
+        yield _argument(allowed.argument)
+        yield _Instruction(_EQUAL, 0, 2, 0)
+        yield _argument(allowed.argument, half=1)
+        yield _Instruction(_EQUAL, 1, 0, 0)
+        return
     yield _argument(allowed.argument)
     yield _Instruction(_AND, 0, 0, allowed.mask)
     for left, value in zip(range(len(allowed.values), 0, -1), allowed.values, strict=True):
         yield _Instruction(_EQUAL, left, 0, value)
 
 
-def _argument(number: int) -> _Instruction:
-    """Load the lower half of an argument: the kernel reads no more of those that are checked."""
-    return _Instruction(_LOAD, 0, 0, _ARGUMENTS + 8 * number)
+def _argument(number: int, half: int = 0) -> _Instruction:
+    """Load half of an argument: the lower one, of which alone the kernel reads numbers, or the upper one."""
+    return _Instruction(_LOAD, 0, 0, _ARGUMENTS + 8 * number + 4 * half)

@@ -180,6 +180,7 @@ def make_supervisor(
         available_memory=partial(machine.available_memory, cgroups=cgroups),
         gpus=gpus.read,
         standby=settings.standby and settings.enable_gguf_management,
+        exports_spans=settings.tracing.mode == "otlp",
         make_spec=partial(actor_spec, settings, env.nats.access, catalogue, cores, limits),
         terminate=lambda lease, error: terminate(
             connection, lease.reply, error, stream=lease.stream, node=settings.node

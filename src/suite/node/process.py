@@ -34,16 +34,17 @@ _REPORT_LIMIT = 64 * 1024
 _ERROR_LINES = 20
 
 _ENVIRONMENT: Final = {"GGML_NO_BACKTRACE": "1", "OPENBLAS_NUM_THREADS": "1"}
+_OF_EXPORTERS: Final = "OTEL_EXPORTER_"
 _is_secret: Final = re.compile(r"TOKEN|PASSW|SECRET|CREDENTIAL|_KEY\b|^SUITE_NATS_", re.IGNORECASE).search
 
 _decoder = msgspec.json.Decoder(AnyReport)
 
 
-async def open_process(inherited: Sequence[int] = ()) -> anyio.abc.Process:
+async def open_process(inherited: Sequence[int] = (), *, exports_spans: bool = False) -> anyio.abc.Process:
     """Start ``python -m suite.actors.entry``, which waits for its spec, and ends when its stdin is closed.
 
     It runs in its own session, so that Ctrl-C reaches only the node. `inherited`: file descriptors that it
-    has too. Raises OSError.
+    has too. `exports_spans`: it gets the variables for sending spans to a collector. Raises OSError.
     """
     return await anyio.open_process(
         [sys.executable, "-m", "suite.actors.entry"],
@@ -52,19 +53,26 @@ async def open_process(inherited: Sequence[int] = ()) -> anyio.abc.Process:
         stderr=PIPE,
         # Else an abort waits for a debugger's backtrace.
         # And threads of OpenBLAS, which nothing here needs, would run before the process is confined.
-        env={**DEVICE_ORDER, **_without_secrets(os.environ), **_ENVIRONMENT},
+        env={**DEVICE_ORDER, **_without_secrets(os.environ, exports_spans=exports_spans), **_ENVIRONMENT},
         start_new_session=True,
         pass_fds=inherited,
     )
 
 
-def _without_secrets(environ: Mapping[str, str]) -> dict[str, str]:
+async def _opened_for(spec: ActorSpec) -> anyio.abc.Process:
+    inherited = () if spec.cores is None else (spec.cores.descriptor,)
+    return await open_process(inherited, exports_spans=spec.tracing.mode == "otlp")
+
+
+def _without_secrets(environ: Mapping[str, str], *, exports_spans: bool) -> dict[str, str]:
     """What a model's process may know of the node's variables: it gets its own password in its spec.
 
-    What the exporter of traces sends along is needed.
+    What is sent along to a collector, often a token, is for those who send it something.
     """
     return {
-        name: value for name, value in environ.items() if name.startswith("OTEL_") or not _is_secret(name)
+        name: value
+        for name, value in environ.items()
+        if (exports_spans if name.startswith(_OF_EXPORTERS) else not _is_secret(name))
     }
 
 
@@ -105,8 +113,7 @@ class ActorProcess:
                     yield actor
                     return
             logger.warning("process %d stood ready and did not answer: a new one is started", standby.pid)
-        inherited = () if spec.cores is None else (spec.cores.descriptor,)
-        async with cls._owning(await open_process(inherited), spec.model_id) as actor:
+        async with cls._owning(await _opened_for(spec), spec.model_id) as actor:
             await actor._write(spec)
             yield actor
 

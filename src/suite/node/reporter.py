@@ -123,7 +123,13 @@ class _UnforeseenErrors(logging.Handler):
         self._reporter = reporter
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Report a record."""
+        """Report a record, unless it cannot be read: the code that logs it must not fail by that."""
+        try:
+            self._report(record)
+        except Exception:
+            self.handleError(record)
+
+    def _report(self, record: logging.LogRecord) -> None:
         entry = Entry.of(record)
         if entry.exception:
             raised, place = entry.raised

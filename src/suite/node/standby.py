@@ -39,12 +39,15 @@ class Standby:
         self,
         inherited: Sequence[int] = (),
         leave_core: Callable[[], AbstractContextManager[object]] = nullcontext,
+        *,
+        exports_spans: bool = False,
     ) -> None:
-        """`inherited`: file descriptors that the process has too.
+        """`inherited` and `exports_spans`: see `open_process`.
 
         `leave_core` is entered while it imports: models then compute with a thread less.
         """
         self._inherited = inherited
+        self._exports_spans = exports_spans
         self._leave_core = leave_core
         self._process: anyio.abc.Process | None = None
         self._watch = anyio.CancelScope()
@@ -76,7 +79,9 @@ class Standby:
         """Start a process and keep it until it is taken. Returns False if it cannot be started or dies."""
         try:
             with anyio.CancelScope(shield=True):  # so that a started process is never lost
-                self._process = process = await open_process(self._inherited)
+                self._process = process = await open_process(
+                    self._inherited, exports_spans=self._exports_spans
+                )
         except OSError as error:
             logger.warning("no process can stand ready: %s", error)
             return False

@@ -94,6 +94,7 @@ class Supervisor:
         available_memory: Callable[[], Bound | None],
         gpus: Callable[[], tuple[GpuMemory, ...]],
         standby: bool,
+        exports_spans: bool,
         make_spec: MakeSpec,
         terminate: Terminate,
         cores: NodeCores,
@@ -106,7 +107,8 @@ class Supervisor:
     ) -> None:
         """`turns` has the memory limit. `machine_memory` is what the node may use of the machine's memory,
         and `available_memory` says how much more it could have now. `standby`: whether to keep a standby
-        process for the next load while the limit has room for it. `appraise`: what the
+        process for the next load while the limit has room for it. `exports_spans`: whether processes send
+        spans to a collector. `appraise`: what the
         memory of models is worth.
         """
         self.instances: dict[str, Instance] = {}
@@ -148,7 +150,9 @@ class Supervisor:
         self.confinement = confinement
         self._ends = InstanceEnds(node, memory_kills, lambda: self._stopping)
         self._new_id, self._now, self._clock = new_id, now, clock
-        self._standby = Standby([cores.table.descriptor], partial(cores.seat, None))
+        self._standby = Standby(
+            [cores.table.descriptor], partial(cores.seat, None), exports_spans=exports_spans
+        )
         self._keeps_standby = standby
         self.memory = MemoryWatch(
             instances=self.instances.values,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -17,6 +18,9 @@ import msgspec
 
 CURRENT: Final = "spans.jsonl"
 OLD: Final = "spans.old.jsonl"
+LOCK_SECONDS: Final = 5.0
+"""How long others may hold the lock, which takes milliseconds: a process that was taken over may keep it."""
+_POLL_SECONDS: Final = 0.01
 
 
 class LinkedSpan(msgspec.Struct, frozen=True, kw_only=True):
@@ -56,12 +60,12 @@ class SpanStore:
         self._encode = msgspec.json.Encoder(enc_hook=str).encode
 
     def append(self, spans: Iterable[KeptSpan]) -> None:
-        """Keep spans. Raises OSError if they cannot be written."""
+        """Keep spans. Raises OSError if they cannot be written, or another process writes for too long."""
         lines = b"".join([self._encode(span) + b"\n" for span in spans])
         self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         # The lock is on a file of its own: the one with the spans is renamed.
         with _opened(self._directory / "lock") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+            _lock(lock)
             with _opened(self._current) as file:
                 if os.fstat(file).st_size + len(lines) <= self._max_bytes // 2:
                     _write(file, lines)
@@ -113,6 +117,17 @@ def _opened(path: Path) -> Iterator[int]:
         yield descriptor
     finally:
         os.close(descriptor)
+
+
+def _lock(descriptor: int) -> None:
+    end = time.monotonic() + LOCK_SECONDS
+    while True:
+        try:
+            return fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() >= end:
+                raise TimeoutError("another process holds the lock") from None
+        time.sleep(_POLL_SECONDS)
 
 
 def _write(descriptor: int, data: bytes) -> None:

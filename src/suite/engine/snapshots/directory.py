@@ -12,7 +12,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import math
-import os
 import threading
 from collections import deque
 from collections.abc import Iterable
@@ -269,8 +268,8 @@ class SnapshotDirectory:
             for name, used in touched.items():
                 if name not in self._files:
                     continue
-                with contextlib.suppress(OSError):  # it is gone, as the next read will tell
-                    os.utime(self._files.path(name), (used, used))
+                with contextlib.suppress(InvalidSnapshotFile, OSError):  # it is gone, as the next read tells
+                    snapshot_file.mark_used(self._files.path(name), used)
             self._changed.notify_all()
 
     def _write(self, job: WriteJob) -> None:
