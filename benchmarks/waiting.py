@@ -21,8 +21,9 @@ import anyio.abc
 STEP_SECONDS = float(os.environ.get("BENCH_STEP_MS", "50")) / 1000
 
 
-async def open_process(inherited: Sequence[int] = ()) -> anyio.abc.Process:
+async def open_process(inherited: Sequence[int] = (), *, exports_spans: bool = False) -> anyio.abc.Process:
     """Start this program as a model's process, as `suite.node.process.open_process` starts the real one."""
+    del exports_spans
     return await anyio.open_process(
         [sys.executable, __file__],
         stdin=PIPE,
