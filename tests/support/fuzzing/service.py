@@ -68,7 +68,10 @@ class FuzzedService:
         self.data_dir = service.data_dir
         self.models = models
         self._logs = (service.errors, service.data_dir / f"gateway-{gateway.port}.log")
-        (process,) = [each for each in psutil.Process().children() if "gateway" in each.cmdline()]
+        data_dir = str(service.data_dir)
+        (process,) = [
+            each for each in psutil.Process().children() if {"gateway", data_dir} <= {*each.cmdline()}
+        ]
         self._own = [psutil.Process(service.pid), process]
 
     def processes(self) -> list[psutil.Process]:
