@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 LEAST_CHARACTERS: Final = 6
 """Of the beginning of a trace's id."""
+_OF_ANSWERS: Final = re.compile(r"^(chatcmpl-|cmpl-|resp_|msg_)")
+"""What the gateway writes before the id of a generation, as the APIs of others want it."""
 _LATE: Final = timedelta(seconds=5)
 """So long after its last span events are looked for."""
 _NANOSECONDS: Final = 1_000_000_000
@@ -54,7 +56,8 @@ class Found(NamedTuple):
 def trace(target: Target, id: str | None, limit: int, newest: int) -> None:
     """Draw the trace ID as a tree, from the log and from the spans that this machine keeps.
 
-    ID is that of the trace or its beginning, of a generation or a request, or the sequence of an event.
+    ID is that of the trace or its beginning, of a generation (as an answer has it) or a request, or the
+    sequence of an event.
     Without ID: the newest traces, without those that follow from others and are drawn with them. Spans are
     kept while the setting `trace` is not off, in the data directory; without them only the events of the log
     are shown.
@@ -91,6 +94,7 @@ async def _find(target: Target, store: SpanStore, id: str, newest: int) -> Found
     """Find a trace. Raises TraceNotFound, or what a log that cannot be read raises if no span is kept."""
     from suite.errors import SuiteError, TraceNotFound
 
+    id = _OF_ANSWERS.sub("", id.strip().lower())
     trace_id = _kept_trace(store, id)
     spans, linked = _spans(store, trace_id)
     events: list[Recorded] = []
@@ -124,6 +128,8 @@ def _kept_trace(store: SpanStore, id: str) -> str | None:
             raise click.UsageError(f"{len(begun)} traces begin with {id}: type more of it")
         if begun:
             return begun.pop()
+    if len(id) < LEAST_CHARACTERS and not id.isdecimal():
+        raise click.UsageError(f"type at least {LEAST_CHARACTERS} characters of the trace's id")
     return store.trace_with(id)
 
 
