@@ -17,7 +17,7 @@ PLENTY = 1 << 20
 def traced(directory: Path) -> dict[str, KeptSpan]:
     """What was kept, by name."""
     store = SpanStore(directory, PLENTY)
-    return {span.name: span for first in store.firsts() for span in store.trace(first.trace_id)[0]}
+    return {span.name: span for first in store.traces() for span in store.trace(first.trace_id)[0]}
 
 
 def test_a_load_has_its_phases_one_after_the_other_and_fails_in_the_one_that_it_is_in(tmp_path: Path) -> None:

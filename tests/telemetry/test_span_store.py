@@ -29,13 +29,14 @@ def span(trace: int, number: int, *, parent: int = 0, linked: int | None = None)
 def test_a_trace_comes_back_with_what_is_linked_to_it(tmp_path: Path) -> None:
     store = SpanStore(tmp_path / "traces", 1 << 20)
     assert store.trace(f"{1:032x}") == ([], [])
-    assert store.firsts() == []
+    assert store.traces() == []
     store.append([span(1, 2, parent=1), span(1, 1)])
     store.append([span(2, 3), span(3, 4, linked=1)])
     own, linked = store.trace(f"{1:032x}")
     assert [each.span_id for each in own] == [f"{2:016x}", f"{1:016x}"]
     assert [each.name for each in linked] == ["span 4"]
-    assert [each.name for each in store.firsts()] == ["span 1", "span 3", "span 4"]
+    assert [each.name for each in store.traces()] == ["span 1", "span 3", "span 4"]
+    assert store.traces()[0].end_ns == max(each.end_ns for each in own)
 
 
 def test_it_keeps_the_newest_within_its_size(tmp_path: Path) -> None:
@@ -44,7 +45,7 @@ def test_it_keeps_the_newest_within_its_size(tmp_path: Path) -> None:
     for number in range(1, 500):
         store.append([span(number, number)])
         assert sum(path.stat().st_size for path in tmp_path.iterdir()) <= size
-    numbers = [each.start_ns for each in store.firsts()]
+    numbers = [each.start_ns for each in store.traces()]
     assert numbers[-1] == 499
     assert numbers == list(range(numbers[0], 500))
     assert len(numbers) > 15
@@ -58,7 +59,7 @@ def test_who_keeps_the_lock_keeps_nobody_waiting(tmp_path: Path, monkeypatch: py
         with pytest.raises(TimeoutError):
             store.append([span(1, 1)])
     store.append([span(2, 2)])
-    assert [each.span_id for each in store.firsts()] == [f"{2:016x}"]
+    assert [each.span_id for each in store.traces()] == [f"{2:016x}"]
 
 
 def test_many_at_once_lose_and_tear_nothing(tmp_path: Path) -> None:

@@ -31,7 +31,7 @@ def recording(directory: Path, *, content: bool = False, mode: TraceMode = "loca
 
 def kept(directory: Path) -> list[KeptSpan]:
     store = SpanStore(directory, PLENTY)
-    return [span for first in store.firsts() for span in store.trace(first.trace_id)[0]]
+    return [span for first in store.traces() for span in store.trace(first.trace_id)[0]]
 
 
 @pytest.mark.parametrize("content", [False, True])

@@ -123,7 +123,7 @@ def _kept_trace(store: SpanStore, id: str) -> str | None:
     if re.fullmatch(r"[0-9a-f]{32}", id):
         return id
     if re.fullmatch(rf"[0-9a-f]{{{LEAST_CHARACTERS},31}}", id):
-        begun = {span.trace_id for span in store.firsts() if span.trace_id.startswith(id)}
+        begun = {span.trace_id for span in store.traces() if span.trace_id.startswith(id)}
         if len(begun) > 1:
             raise click.UsageError(f"{len(begun)} traces begin with {id}: type more of it")
         if begun:
@@ -184,11 +184,11 @@ def _list(store: SpanStore, limit: int, *, as_json: bool) -> None:
     from suite.cli.output import json_line, local_time, table
 
     # What is linked to other traces, such as folds, is in the trees of these.
-    firsts = [span for span in store.firsts() if not span.links][-limit:]
+    traces = [span for span in store.traces() if not span.links][-limit:]
     if as_json:
-        json_line(firsts)
+        json_line(traces)
         return
-    if not firsts:
+    if not traces:
         click.echo("no traces are kept here: set `trace` to local, console or otlp", err=True)
         return
     rows = [
@@ -200,7 +200,7 @@ def _list(store: SpanStore, limit: int, *, as_json: bool) -> None:
             span.name,
             span.error,
         ]
-        for span in firsts
+        for span in traces
     ]
     table(["time", "trace", "ms>", "process", "begins with", "error"], rows)
 

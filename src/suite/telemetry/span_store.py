@@ -90,14 +90,19 @@ class SpanStore:
         found = [span for span in self._read(containing=value.encode()) if value in span.attributes.values()]
         return max(found, key=lambda span: span.start_ns).trace_id if found else None
 
-    def firsts(self) -> list[KeptSpan]:
-        """The first span of each trace, the newest trace last. Raises OSError."""
-        firsts: dict[str, KeptSpan] = {}
+    def traces(self) -> list[KeptSpan]:
+        """Each trace as one span: its first one, with the end of its last and an error of any.
+
+        The newest trace is the last. Raises OSError.
+        """
+        traces: dict[str, KeptSpan] = {}
         for span in self._read():
-            first = firsts.get(span.trace_id)
-            if first is None or span.start_ns < first.start_ns:
-                firsts[span.trace_id] = span
-        return sorted(firsts.values(), key=lambda span: span.start_ns)
+            other = traces.get(span.trace_id, span)
+            first = span if span.start_ns < other.start_ns else other
+            traces[span.trace_id] = msgspec.structs.replace(
+                first, end_ns=max(span.end_ns, other.end_ns), error=first.error or other.error or span.error
+            )
+        return sorted(traces.values(), key=lambda span: span.start_ns)
 
     def _read(self, containing: bytes = b"") -> Iterator[KeptSpan]:
         decode = msgspec.json.Decoder(KeptSpan).decode
