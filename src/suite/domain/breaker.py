@@ -76,6 +76,10 @@ class Policy(NamedTuple):
         return min(self.first_pause * 2.0 ** min(doublings, _MOST_DOUBLINGS), self.longest_pause)
 
 
+SERVICE_POLICY: Final = Policy(failures=5, first_pause=0.5, longest_pause=5.0)
+"""Of the breaker around the service behind a gateway, and of the one in its node that follows it."""
+
+
 class Guarded(NamedTuple):
     """What a breaker is around."""
 

@@ -22,7 +22,7 @@ from anyio.streams.buffered import BufferedByteReceiveStream
 from suite.bus import parent
 from suite.config import Settings
 from suite.config.layers import Key, variable
-from suite.domain.breaker import Policy
+from suite.domain.breaker import SERVICE_POLICY, Policy
 from suite.domain.exit_codes import described
 from suite.extras import require
 from suite.listening import listening, url_of
@@ -56,7 +56,7 @@ class GatewayProcess:
         self._settings = settings
         self._opened = opened
         self._breaker = breakers.make("gateway", "http", POLICY)
-        self._service = breakers.make("service", "nodes", POLICY)
+        self._service = breakers.make("service", "nodes", SERVICE_POLICY)
         """What the process tells of the service, which it reaches as any client does."""
         self.url = url_of(opened, secure=settings.http.tls_certificate is not None)
         self.pid: int | None = None
