@@ -30,10 +30,10 @@ from suite.domain.breaker import (
     decide,
     described,
     evolve,
+    failed_with,
     is_for_log,
     may_try,
     position,
-    times,
 )
 from suite.errors import Unavailable
 from suite.identity import Clock
@@ -144,8 +144,8 @@ class CircuitBreaker:
         seconds = self.wait_seconds
         again = f"in {math.ceil(seconds)} s" if seconds else "at this moment"
         return (
-            f"{described(kind, name)} is left alone, as it failed {times(state.failures)}, "
-            f"the last time with: {state.reason}; it is tried again {again}"
+            f"{described(kind, name)} is left alone, as it "
+            f"{failed_with(state.failures, state.reason)}; it is tried again {again}"
         )
 
     def take_events(self, *, for_log: bool = False) -> list[BreakerEvent]:
@@ -180,10 +180,7 @@ def log_event(event: BreakerEvent) -> None:
     match event:
         case BreakerOpened(after_trial=False):
             logger.warning(
-                "%s has failed %s and is left alone for a while: %s",
-                what,
-                times(event.failures),
-                event.reason,
+                "%s has %s; it is left alone for a while", what, failed_with(event.failures, event.reason)
             )
         case BreakerClosed():
             logger.warning("%s works again", what)

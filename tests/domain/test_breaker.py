@@ -22,6 +22,7 @@ from suite.domain.breaker import (
     Withdrawn,
     decide,
     evolve,
+    failed_with,
     is_for_log,
     may_try,
 )
@@ -78,6 +79,11 @@ def test_few_failures_and_those_with_a_success_between_open_nothing() -> None:
     circuit.fail(2)
     assert circuit.is_usable
     assert circuit.facts == []
+
+
+def test_one_failure_is_none_in_a_row() -> None:
+    assert failed_with(1, "it is down") == "failed once, with: it is down"
+    assert failed_with(3, "it is down") == "failed 3 times in a row, the last time with: it is down"
 
 
 def test_it_opens_is_tried_once_and_closes() -> None:

@@ -54,9 +54,11 @@ def described(kind: BreakerKind | Literal["model"], name: str) -> str:
     return _WORDS[kind].format(name)
 
 
-def times(failures: int) -> str:
-    """How it has failed so often in a row, for people: behind "has failed"."""
-    return "once" if failures == 1 else f"{failures} times in a row"
+def failed_with(failures: int, reason: str) -> str:
+    """How something has failed, for people: "failed 3 times in a row, the last time with: it is down"."""
+    if failures == 1:
+        return f"failed once, with: {reason}"
+    return f"failed {failures} times in a row, the last time with: {reason}"
 
 
 class Policy(NamedTuple):
