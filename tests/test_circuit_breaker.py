@@ -12,7 +12,7 @@ from suite.domain.breaker import Policy
 from suite.errors import StoreFull, Unavailable
 from suite.messages.events import BreakerClosed, BreakerOpened
 
-POLICY = Policy(failures=2, first_pause=10.0, longest_pause=60.0)
+POLICY = Policy(failures=2, first_pause_seconds=10.0, longest_pause_seconds=60.0)
 
 
 class Around:

@@ -35,7 +35,7 @@ from suite.messages.events import (
 )
 
 STORE: Final = Guarded("box1", "object_store", "SUITE_FILES")
-POLICY: Final = Policy(failures=3, first_pause=2.0, longest_pause=60.0)
+POLICY: Final = Policy(failures=3, first_pause_seconds=2.0, longest_pause_seconds=60.0)
 
 
 class Circuit:
@@ -183,7 +183,7 @@ def test_late_failures_of_uses_that_began_before_prolong_nothing() -> None:
 def test_a_pause_is_never_longer_than_the_longest(failures: int) -> None:
     pause = POLICY.pause(failures)
     assert (pause == 0) == (failures < POLICY.failures)
-    assert pause <= POLICY.longest_pause
+    assert pause <= POLICY.longest_pause_seconds
     assert pause <= POLICY.pause(failures + 1)
 
 
@@ -226,7 +226,7 @@ class AnyUse(RuleBasedStateMachine):
         for at, event in self.circuit.log:
             folded = evolve(folded, event, at)
         state = self.circuit.state
-        if state.pause_seconds == POLICY.longest_pause:
+        if state.pause_seconds == POLICY.longest_pause_seconds:
             assert folded.position == "open"
             assert folded.opened_at == state.opened_at
             return
@@ -254,7 +254,7 @@ class AnyUse(RuleBasedStateMachine):
     @invariant()
     def whoever_waits_long_enough_may_try(self) -> None:
         state = self.circuit.state
-        assert may_try(state, self.circuit.now + POLICY.longest_pause)
+        assert may_try(state, self.circuit.now + POLICY.longest_pause_seconds)
 
 
 TestAnyUse = AnyUse.TestCase

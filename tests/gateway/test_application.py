@@ -225,11 +225,11 @@ async def test_while_the_service_is_away_requests_are_refused_and_one_tries_agai
     assert state.endswith(" 2.0"), "open"
     await asked.send("GET", "/livez")
     assert asked.status == 200
-    now += SERVICE_POLICY.first_pause
+    now += SERVICE_POLICY.first_pause_seconds
     await asked.chat(stream=stream)
     await asked.chat(stream=stream)
     assert client.asked == SERVICE_POLICY.failures + 1
-    now += 2 * SERVICE_POLICY.first_pause
+    now += 2 * SERVICE_POLICY.first_pause_seconds
     client.error = Cancelled("it has answered")
     await asked.chat(stream=True)
     assert asked.gateway.breaker.is_closed
@@ -253,7 +253,7 @@ async def test_an_error_that_a_node_tells_shows_that_there_is_one(exposition: Ex
     asked = Asked(exposition, client, clock=lambda: now)
     for _ in range(SERVICE_POLICY.failures):
         await asked.chat()
-    now += SERVICE_POLICY.first_pause
+    now += SERVICE_POLICY.first_pause_seconds
     client.error.node = "box1"
     await asked.chat()
     assert client.asked == SERVICE_POLICY.failures + 1
@@ -267,7 +267,7 @@ async def test_a_trial_ends_with_the_first_sign_of_life(exposition: Exposition) 
     other = copy(asked)
     for _ in range(SERVICE_POLICY.failures):
         await asked.chat()
-    now += SERVICE_POLICY.first_pause
+    now += SERVICE_POLICY.first_pause_seconds
     client.does_answer = True
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(asked.chat)

@@ -53,7 +53,7 @@ def test_a_long_outage_of_the_service_is_a_few_events_of_the_log() -> None:
         there.failed("nobody answers")
     for_log = []
     for _ in range(100):
-        now += SERVICE_POLICY.longest_pause
+        now += SERVICE_POLICY.longest_pause_seconds
         assert there.try_use()
         there.failed("nobody answers")
         for event in there.take_events():

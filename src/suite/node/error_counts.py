@@ -33,11 +33,11 @@ class Due(NamedTuple):
     kind: Kind
     event: ErrorReported
     at: float
-    """When it was made. Errors after that are not in it."""
+    """When it was made, in seconds of the clock. Errors after that are not in it."""
 
 
 class _Tally:
-    """The errors of one kind since the last event about them."""
+    """The errors of one kind since the last event about them. Times are seconds of the node's clock."""
 
     def __init__(self) -> None:
         self.told_at: float | None = None

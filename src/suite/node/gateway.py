@@ -40,7 +40,7 @@ SHARED: Final = (
     *("trace", "trace_ratio", "trace_slow_seconds", "trace_content", "trace_store_mb"),
 )
 """The settings of a node that its gateway has too, beside those of the table `http`."""
-POLICY: Final = Policy(failures=1, first_pause=0.2, longest_pause=30.0)
+POLICY: Final = Policy(failures=1, first_pause_seconds=0.2, longest_pause_seconds=30.0)
 """The pauses before a process is started again that dies again and again."""
 
 

@@ -482,6 +482,7 @@ class Generations:
                 except NoService:
                     if instance.phase == "loaded":
                         raise
+                    # Its process has ended: `stop_when_gone` would say so a moment later.
         return None
 
     def _subject(self, instance: Instance, operation: str) -> str:

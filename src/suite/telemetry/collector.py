@@ -31,7 +31,7 @@ logger = logging.getLogger("suite.telemetry")
 
 Signal: TypeAlias = Literal["traces", "metrics"]
 
-POLICY: Final = Policy(failures=1, first_pause=1.0, longest_pause=300.0)
+POLICY: Final = Policy(failures=1, first_pause_seconds=1.0, longest_pause_seconds=300.0)
 """Spans that were not exported are lost anyway, so a single failure is enough to wait."""
 GRPC: Final = "grpc"
 _HTTP: Final = "http/protobuf"
