@@ -12,7 +12,7 @@ from suite.domain.breaker import Policy
 from suite.errors import StoreFull, Unavailable
 from suite.messages.events import BreakerClosed, BreakerOpened
 
-POLICY = Policy(failures=2, first_pause=10.0, longest_pause=60.0)
+POLICY = Policy(failures=2, first_pause_seconds=10.0, longest_pause_seconds=60.0)
 
 
 class Around:
@@ -105,6 +105,29 @@ def test_of_many_threads_one_makes_the_trial() -> None:
     for thread in threads:
         thread.join()
     assert sorted(allowed) == [False] * 15 + [True]
+
+
+def test_of_many_threads_one_begins_an_outage_and_one_ends_it() -> None:
+    breaker = Around().breaker
+    told: list[tuple[bool, bool]] = []
+    threads = [
+        threading.Thread(target=lambda: told.append((breaker.failed("it is down"), breaker.failed("down"))))
+        for _ in range(16)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sum(map(sum, told)) == 1
+    assert [breaker.succeeded() for _ in range(3)] == [True, False, False]
+
+
+def test_a_trial_that_fails_begins_no_other_outage() -> None:
+    around = Around()
+    assert [around.breaker.failed("it is down") for _ in range(2)] == [False, True]
+    around.now = 10.0
+    assert around.breaker.try_use()
+    assert not around.breaker.failed("it is down")
 
 
 def test_a_reason_has_no_credential_and_an_end() -> None:

@@ -30,10 +30,10 @@ from suite.domain.breaker import (
     decide,
     described,
     evolve,
+    failed_with,
     is_for_log,
     may_try,
     position,
-    times,
 )
 from suite.errors import Unavailable
 from suite.identity import Clock
@@ -98,15 +98,15 @@ class CircuitBreaker:
             self._see(Tried())
             return True
 
-    def failed(self, reason: str) -> None:
-        """A use has failed. The reason has no prompt, answer or secret."""
+    def failed(self, reason: str) -> bool:
+        """A use has failed. The reason has no prompt, answer or secret. Returns whether an outage begins."""
         with self._lock:
-            self._see(Failed(reason=redacted(reason)[:MOST_REASON]))
+            return self._see(Failed(reason=redacted(reason)[:MOST_REASON]))
 
-    def succeeded(self) -> None:
-        """A use has succeeded."""
+    def succeeded(self) -> bool:
+        """A use has succeeded. Returns whether an outage ends."""
         with self._lock:
-            self._see(Succeeded())
+            return self._see(Succeeded())
 
     def withdrawn(self) -> None:
         """A use has ended without showing whether it works."""
@@ -144,8 +144,8 @@ class CircuitBreaker:
         seconds = self.wait_seconds
         again = f"in {math.ceil(seconds)} s" if seconds else "at this moment"
         return (
-            f"{described(kind, name)} is left alone, as it failed {times(state.failures)}, "
-            f"the last time with: {state.reason}; it is tried again {again}"
+            f"{described(kind, name)} is left alone, as it "
+            f"{failed_with(state.failures, state.reason)}; it is tried again {again}"
         )
 
     def take_events(self, *, for_log: bool = False) -> list[BreakerEvent]:
@@ -160,12 +160,14 @@ class CircuitBreaker:
         with self._lock:
             self._note(event, self._clock())
 
-    def _see(self, seen: Seen) -> None:
-        now = self._clock()
+    def _see(self, seen: Seen) -> bool:
+        """Take note of a use. Returns whether an outage begins or ends by that."""
+        was_closed, now = self.is_closed, self._clock()
         follows = decide(self._state, seen, self._policy, self.of, now)
         self._state = evolve(self._state, seen, now)
         if follows is not None:
             self._note(follows, now)
+        return self.is_closed != was_closed
 
     def _note(self, event: BreakerEvent, now: float) -> None:
         self._events.append((event, is_for_log(self._state, event, self._policy)))
@@ -178,10 +180,7 @@ def log_event(event: BreakerEvent) -> None:
     match event:
         case BreakerOpened(after_trial=False):
             logger.warning(
-                "%s has failed %s and is left alone for a while: %s",
-                what,
-                times(event.failures),
-                event.reason,
+                "%s has %s; it is left alone for a while", what, failed_with(event.failures, event.reason)
             )
         case BreakerClosed():
             logger.warning("%s works again", what)

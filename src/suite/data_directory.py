@@ -19,6 +19,9 @@ logger = logging.getLogger("suite.node")
 UMASK: Final = 0o077
 """For a process that serves, and so for all that it starts: what they write is for their user alone."""
 
+IDS: Final = "ids.json"
+"""Its file of which id means which model file (`suite.catalogue.ids`), which a backup has too."""
+
 _PRIVATE: Final = ("nats", "projections", "snapshots")
 """What earlier versions may have made for others to read. The directory itself is whoever made it's own."""
 

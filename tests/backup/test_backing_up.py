@@ -16,13 +16,14 @@ import pytest
 import pytest_asyncio
 
 import suite
-from suite.backup.archive import IDS, STREAM, Archive
+from suite.backup.archive import STREAM, Archive
 from suite.backup.restoring import restore, restored
 from suite.bus import stream_snapshot
 from suite.bus.connection import Connection
 from suite.bus.embedded import EmbeddedServer
 from suite.bus.jetstream import JetStream, NoAnswer
 from suite.client import Client
+from suite.data_directory import IDS
 from suite.errors import BackupUnusable, LogExists
 from suite.identity import new_id, utc_now
 from suite.log import Log

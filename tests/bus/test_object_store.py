@@ -181,7 +181,7 @@ async def test_a_store_that_is_away_is_left_alone_after_some_failures(tmp_path: 
         with pytest.raises(Unavailable, match=f"object store {BUCKET} is left alone"):
             async with bucket.opened():
                 pass
-        now += STORE_POLICY.first_pause
+        now += STORE_POLICY.first_pause_seconds
         async with bucket.opened() as store:
             await store.put("part", b"data")
         assert breaker.is_closed

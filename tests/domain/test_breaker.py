@@ -22,6 +22,7 @@ from suite.domain.breaker import (
     Withdrawn,
     decide,
     evolve,
+    failed_with,
     is_for_log,
     may_try,
 )
@@ -34,7 +35,7 @@ from suite.messages.events import (
 )
 
 STORE: Final = Guarded("box1", "object_store", "SUITE_FILES")
-POLICY: Final = Policy(failures=3, first_pause=2.0, longest_pause=60.0)
+POLICY: Final = Policy(failures=3, first_pause_seconds=2.0, longest_pause_seconds=60.0)
 
 
 class Circuit:
@@ -78,6 +79,11 @@ def test_few_failures_and_those_with_a_success_between_open_nothing() -> None:
     circuit.fail(2)
     assert circuit.is_usable
     assert circuit.facts == []
+
+
+def test_one_failure_is_none_in_a_row() -> None:
+    assert failed_with(1, "it is down") == "failed once, with: it is down"
+    assert failed_with(3, "it is down") == "failed 3 times in a row, the last time with: it is down"
 
 
 def test_it_opens_is_tried_once_and_closes() -> None:
@@ -177,7 +183,7 @@ def test_late_failures_of_uses_that_began_before_prolong_nothing() -> None:
 def test_a_pause_is_never_longer_than_the_longest(failures: int) -> None:
     pause = POLICY.pause(failures)
     assert (pause == 0) == (failures < POLICY.failures)
-    assert pause <= POLICY.longest_pause
+    assert pause <= POLICY.longest_pause_seconds
     assert pause <= POLICY.pause(failures + 1)
 
 
@@ -220,7 +226,7 @@ class AnyUse(RuleBasedStateMachine):
         for at, event in self.circuit.log:
             folded = evolve(folded, event, at)
         state = self.circuit.state
-        if state.pause_seconds == POLICY.longest_pause:
+        if state.pause_seconds == POLICY.longest_pause_seconds:
             assert folded.position == "open"
             assert folded.opened_at == state.opened_at
             return
@@ -248,7 +254,7 @@ class AnyUse(RuleBasedStateMachine):
     @invariant()
     def whoever_waits_long_enough_may_try(self) -> None:
         state = self.circuit.state
-        assert may_try(state, self.circuit.now + POLICY.longest_pause)
+        assert may_try(state, self.circuit.now + POLICY.longest_pause_seconds)
 
 
 TestAnyUse = AnyUse.TestCase

@@ -14,11 +14,12 @@ import anyio.lowlevel
 import pytest
 
 from suite.client import Client
+from suite.domain.breaker import SERVICE_POLICY
 from suite.errors import Cancelled, NodeLost, SuiteError, Unavailable
 from suite.gateway.access import Everybody
 from suite.gateway.app import application
 from suite.gateway.gateway import Gateway
-from suite.gateway.service_breaker import POLICY, service_breaker
+from suite.gateway.service_breaker import service_breaker
 from suite.gateway.sse import PieceStream
 from suite.identity import Clock, new_id, utc_now
 from suite.messages.actions.status import HealthCheckReply
@@ -213,10 +214,10 @@ async def test_while_the_service_is_away_requests_are_refused_and_one_tries_agai
     now = 0.0
     client = Away()
     asked = Asked(exposition, client, clock=lambda: now)
-    for _ in range(POLICY.failures + 20):
+    for _ in range(SERVICE_POLICY.failures + 20):
         await asked.chat(stream=stream)
         assert asked.status == 503
-    assert client.asked == POLICY.failures
+    assert client.asked == SERVICE_POLICY.failures
     assert asked.headers["retry-after"] == "1"
     assert "NATS cannot be reached" in json.loads(asked.body)["error"]["message"]
     (state,) = [line for line in asked.counted.splitlines() if line.startswith("suite_breaker_state{")]
@@ -224,11 +225,11 @@ async def test_while_the_service_is_away_requests_are_refused_and_one_tries_agai
     assert state.endswith(" 2.0"), "open"
     await asked.send("GET", "/livez")
     assert asked.status == 200
-    now += POLICY.first_pause
+    now += SERVICE_POLICY.first_pause_seconds
     await asked.chat(stream=stream)
     await asked.chat(stream=stream)
-    assert client.asked == POLICY.failures + 1
-    now += 2 * POLICY.first_pause
+    assert client.asked == SERVICE_POLICY.failures + 1
+    now += 2 * SERVICE_POLICY.first_pause_seconds
     client.error = Cancelled("it has answered")
     await asked.chat(stream=True)
     assert asked.gateway.breaker.is_closed
@@ -240,9 +241,9 @@ async def test_refusals_of_the_service_say_nothing_of_its_absence(exposition: Ex
     client = Away()
     client.error.node = "box1"  # a node has said it, of something else
     asked = Asked(exposition, client)
-    for _ in range(2 * POLICY.failures):
+    for _ in range(2 * SERVICE_POLICY.failures):
         await asked.chat()
-    assert client.asked == 2 * POLICY.failures
+    assert client.asked == 2 * SERVICE_POLICY.failures
     assert asked.gateway.breaker.is_closed
 
 
@@ -250,12 +251,12 @@ async def test_an_error_that_a_node_tells_shows_that_there_is_one(exposition: Ex
     now = 0.0
     client = Away()
     asked = Asked(exposition, client, clock=lambda: now)
-    for _ in range(POLICY.failures):
+    for _ in range(SERVICE_POLICY.failures):
         await asked.chat()
-    now += POLICY.first_pause
+    now += SERVICE_POLICY.first_pause_seconds
     client.error.node = "box1"
     await asked.chat()
-    assert client.asked == POLICY.failures + 1
+    assert client.asked == SERVICE_POLICY.failures + 1
     assert asked.gateway.breaker.is_closed
 
 
@@ -264,9 +265,9 @@ async def test_a_trial_ends_with_the_first_sign_of_life(exposition: Exposition) 
     client = Loads()
     asked = Asked(exposition, client, clock=lambda: now)
     other = copy(asked)
-    for _ in range(POLICY.failures):
+    for _ in range(SERVICE_POLICY.failures):
         await asked.chat()
-    now += POLICY.first_pause
+    now += SERVICE_POLICY.first_pause_seconds
     client.does_answer = True
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(asked.chat)
@@ -283,7 +284,7 @@ async def test_frozen_nodes_are_away_though_their_streams_have_begun(
     monkeypatch.setattr(PieceStream.__init__, "__kwdefaults__", KEEP_ALIVE_AT_ONCE)
     client = Frozen()
     asked = Asked(exposition, client)
-    for _ in range(POLICY.failures):
+    for _ in range(SERVICE_POLICY.failures):
         await asked.chat(stream=True)
         assert asked.status == 200
     assert asked.gateway.breaker.state.position == "open"

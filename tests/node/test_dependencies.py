@@ -173,7 +173,9 @@ async def test_one_that_goes_later_is_told_and_seen_to_come_back(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(dependencies, "WATCH_SECONDS", 0.02)
-    monkeypatch.setattr(dependencies, "POLICY", Policy(failures=2, first_pause=0.05, longest_pause=0.1))
+    monkeypatch.setattr(
+        dependencies, "POLICY", Policy(failures=2, first_pause_seconds=0.05, longest_pause_seconds=0.1)
+    )
     breakers = Breakers("box1", now=utc_now, clock=time.monotonic)
     async with external_nats(tmp_path) as (server, connection), background() as tasks:
         async with micro_service(server, "CoreOrchestrator"):

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import urllib.request
 from pathlib import Path
 
+import anyio
 import gguf
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 
 from suite.errors import (
     CannotEmbed,
@@ -17,6 +20,7 @@ from suite.errors import (
 )
 from suite.messages.events import UsageRecorded
 from support.encoder import tiny_bert
+from support.gateway import free_port
 from support.models import CHAT_TEMPLATE, tiny_model
 from support.service import history, service_and_client
 
@@ -27,7 +31,9 @@ async def test_documents_come_in_the_order_of_their_scores_and_count_as_usage(tm
     (tmp_path / "models").mkdir()
     tiny_bert(tmp_path / "models" / "ranker.gguf", pooling=gguf.PoolingType.RANK)
     tiny_bert(tmp_path / "models" / "bert.gguf")
-    async with service_and_client(tmp_path / "models", tmp_path / "suite") as (_, client):
+    listen = f"127.0.0.1:{free_port()}"
+    options = ("--metrics-listen", listen)
+    async with service_and_client(tmp_path / "models", tmp_path / "suite", *options) as (_, client):
         with pytest.raises(CannotRerank, match="bert has no head that ranks documents, it makes embeddings"):
             await client.rerank("bert", "the sea", DOCUMENTS)
         with pytest.raises(CannotEmbed):
@@ -52,6 +58,20 @@ async def test_documents_come_in_the_order_of_their_scores_and_count_as_usage(tm
             model_id="ranker", usage_type="rerank", node=node, requester="key-1"
         )
         assert event.seq == ranked.seq
+        await client.embed("bert", "the sea")
+        assert await anyio.to_thread.run_sync(measured, listen) == {"rank": 2.0, "embeddings": 1.0}
+
+
+def measured(listen: str) -> dict[str, float]:
+    """How many requests the node that tells its metrics here has measured, by what they were."""
+    with urllib.request.urlopen(f"http://{listen}/metrics", timeout=30) as answer:
+        text = answer.read().decode()
+    return {
+        sample.labels["gen_ai_operation_name"]: sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+        if sample.name == "gen_ai_server_request_duration_seconds_count"
+    }
 
 
 async def test_tokens_and_prompts_are_those_that_a_generation_has(tmp_path: Path) -> None:

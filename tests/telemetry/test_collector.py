@@ -100,7 +100,7 @@ def test_an_attempt_that_shows_nothing_does_not_keep_the_next_from_being_made(
         collector = Collector("traces", level=logging.DEBUG, clock=lambda: now)
         spans = collector.spans()
         collector.failed("it is away")
-        now += POLICY.longest_pause
+        now += POLICY.longest_pause_seconds
         with monkeypatch.context() as patched:
             patched.setattr(requests.Session, "send", _fails)
             spans.export([])

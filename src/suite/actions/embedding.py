@@ -21,21 +21,20 @@ async def embed(node: Node, request: EmbedRequest, call: Call) -> EmbedReply:
     model = await node.loadable(request.model_id)
     if model.info is not None and not model.info.embeds:
         raise CannotEmbed
-    with node.supervisor.generation_measurements.embedding(model.model_id):
-        embedded = await node.generations.ask(
-            model,
-            "embed",
-            Embed(
-                inputs=request.inputs,
-                dimensions=request.dimensions,
-                normalize=request.normalize,
-                seconds=EMBED_SECONDS,
-            ),
-            Embedded,
+    embedded = await node.generations.ask(
+        model,
+        "embed",
+        Embed(
+            inputs=request.inputs,
+            dimensions=request.dimensions,
+            normalize=request.normalize,
             seconds=EMBED_SECONDS,
-            terms=node.terms(request.load_wait_ms, request.keep_alive),
-            correlation_id=call.request_id,
-        )
+        ),
+        Embedded,
+        seconds=EMBED_SECONDS,
+        terms=node.terms(request.load_wait_ms, request.keep_alive),
+        correlation_id=call.request_id,
+    )
     used = UsageRecorded(
         model_id=model.model_id, usage_type=USAGE_TYPE, node=node.name, requester=request.requester
     )

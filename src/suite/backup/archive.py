@@ -34,7 +34,6 @@ from suite.messages.subjects import Subjects
 
 FORMAT: Final = 1
 STREAM: Final = "stream.tar.s2"
-IDS: Final = "ids.json"
 _MANIFEST: Final = "manifest.json"
 _PART_SUFFIX: Final = ".part"
 """What the name of the file ends in until all of it is there, and checked."""

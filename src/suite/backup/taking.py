@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from pathlib import Path
 
-from suite.backup.archive import IDS, STREAM, ArchiveWriter, Manifest
+from suite.backup.archive import STREAM, ArchiveWriter, Manifest
 from suite.client import Client
+from suite.data_directory import IDS
 from suite.identity import Now
 from suite.version import __version__
 

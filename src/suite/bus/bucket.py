@@ -15,7 +15,7 @@ from suite.domain.breaker import Policy
 from suite.errors import ServerUnsuitable, StoreFull, Unavailable
 from suite.identity import Clock, NewId
 
-STORE_POLICY: Final = Policy(failures=3, first_pause=1.0, longest_pause=60.0)
+STORE_POLICY: Final = Policy(failures=3, first_pause_seconds=1.0, longest_pause_seconds=60.0)
 
 
 def store_breaker(bucket: str, *, node: str, clock: Clock) -> CircuitBreaker:

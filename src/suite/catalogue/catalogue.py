@@ -23,6 +23,7 @@ import anyio
 import anyio.to_thread
 import msgspec
 
+from suite import data_directory
 from suite.catalogue.digests import DigestCache, just_changed, sha256
 from suite.catalogue.directories import Directories, Listing
 from suite.catalogue.files import ModelFile
@@ -105,7 +106,7 @@ class Catalogue:
         `data_dir` keeps the digests of files and which id means which file. Default KV caches depend on
         `limits`, those of the node's memories.
         """
-        ids = Ids(data_dir / "ids.json")
+        ids = Ids(data_dir / data_directory.IDS)
         found = Directories(directories, ids, follow_links)
         return cls(found, settings, DigestCache(data_dir / "digests.json"), clock, limits)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from suite import data_directory
 from suite.catalogue.directories import Directories
 from suite.catalogue.ids import Ids
 from suite.config import Settings
@@ -18,7 +19,7 @@ def id_of(path: Path, directory: Path, settings: Settings) -> str | None:
     served = list(settings.models_directories)
     if not any(directory.absolute().is_relative_to(each.absolute()) for each in served):
         served.append(directory)
-    directories = Directories(served, Ids(settings.data_dir / "ids.json"), settings.follow_links)
+    directories = Directories(served, Ids(settings.data_dir / data_directory.IDS), settings.follow_links)
     listing = directories.listing(settings.models)
     place = Path(os.path.abspath(path))  # noqa: PTH100
     return next((id for id, file in listing.files.items() if file.path == place), None)

@@ -30,9 +30,6 @@ if TYPE_CHECKING:
     from suite.config import Settings
     from suite.projections.verification import Verified
 
-_IDS = "ids.json"
-"""The file of a data directory that a backup has too: see `suite.catalogue.ids`."""
-
 
 class Checked(msgspec.Struct, frozen=True, kw_only=True):
     """A read model that was folded from a backup."""
@@ -141,7 +138,7 @@ def _ids(data_dir: Path | None) -> bytes | None:
     if data_dir is None:
         return None
     try:
-        return (data_dir / _IDS).read_bytes()
+        return (data_dir / data_directory.IDS).read_bytes()
     except FileNotFoundError:
         return None
 
@@ -244,9 +241,9 @@ def _keep_read_models(directory: Path, settings: Settings) -> None:
 
 
 async def _keep_ids(archive: Archive, data_dir: Path) -> None:
-    ids = await archive.content(_IDS)
-    if ids is not None and not (data_dir / _IDS).exists():
-        data_directory.write_private(data_dir / _IDS, ids)
+    ids = await archive.content(data_directory.IDS)
+    if ids is not None and not (data_dir / data_directory.IDS).exists():
+        data_directory.write_private(data_dir / data_directory.IDS, ids)
 
 
 def _show(what: str, report: Report, *, as_json: bool) -> None:

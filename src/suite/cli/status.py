@@ -149,11 +149,9 @@ def _show_quarantined(models: Iterable[ModelInfo]) -> None:
 
 def _pause(quarantine: QuarantineInfo) -> str:
     from suite.cli.output import local_time
+    from suite.domain.breaker import failed_with
 
-    return (
-        f"until {local_time(quarantine.until)}: it failed {quarantine.failures} times in a row, "
-        f"the last time with: {quarantine.reason}"
-    )
+    return f"until {local_time(quarantine.until)}: it {failed_with(quarantine.failures, quarantine.reason)}"
 
 
 def _waits(model: ModelInfo) -> str:
@@ -334,12 +332,12 @@ def health(target: Target) -> int:
 def _breaker(breaker: BreakerInfo) -> str:
     """What is left alone, and until when."""
     from suite.cli.output import local_time
-    from suite.domain.breaker import described
+    from suite.domain.breaker import described, failed_with
 
     again = f"until {local_time(breaker.until)}" if breaker.until else "until its next use, which is a trial"
     return (
         f"{breaker.node} leaves alone {described(breaker.kind, breaker.name)} {again}: "
-        f"it failed {breaker.failures} times in a row, the last time with: {breaker.reason}"
+        f"it {failed_with(breaker.failures, breaker.reason)}"
     )
 
 

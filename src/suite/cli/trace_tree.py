@@ -7,6 +7,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from suite.telemetry import ids_of
+
 if TYPE_CHECKING:
     from suite.messages.envelope import Recorded
     from suite.telemetry.span_store import KeptSpan
@@ -63,7 +65,8 @@ class _Tree:
             self._linked[ours[0] if ours else ""].append(span)
         self._events: defaultdict[str, list[Recorded]] = defaultdict(list)
         for event in events:
-            id = span_of(event)
+            ids = ids_of(event.traceparent)
+            id = "" if ids is None else ids.span_id
             self._events[id if id in self._spans else ""].append(event)
         starts = [span.start_ns for span in spans] + [_nanoseconds(each.time) for each in self._events[""]]
         self._began_ns = min(starts, default=0)
@@ -97,12 +100,6 @@ class _Tree:
     def _event(self, event: Recorded) -> Line:
         start_ms = (_nanoseconds(event.time) - self._began_ns) / _MILLISECOND
         return Line(event.type, event.source, start_ms, None, (f"event {event.seq}",))
-
-
-def span_of(event: Recorded) -> str:
-    """The id of the span in which an event was appended; empty if it says none."""
-    parts = (event.traceparent or "").split("-")
-    return parts[2] if len(parts) > 2 else ""
 
 
 def _notes(span: KeptSpan) -> Iterator[str]:

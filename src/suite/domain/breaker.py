@@ -54,9 +54,11 @@ def described(kind: BreakerKind | Literal["model"], name: str) -> str:
     return _WORDS[kind].format(name)
 
 
-def times(failures: int) -> str:
-    """How it has failed so often in a row, for people: behind "has failed"."""
-    return "once" if failures == 1 else f"{failures} times in a row"
+def failed_with(failures: int, reason: str) -> str:
+    """How something has failed, for people: "failed 3 times in a row, the last time with: it is down"."""
+    if failures == 1:
+        return f"failed once, with: {reason}"
+    return f"failed {failures} times in a row, the last time with: {reason}"
 
 
 class Policy(NamedTuple):
@@ -64,16 +66,23 @@ class Policy(NamedTuple):
 
     failures: int
     """So many in a row open it."""
-    first_pause: float
-    """For how many seconds it opens at first. Each failed trial makes that twice as long."""
-    longest_pause: float
+    first_pause_seconds: float
+    """For how long it opens at first. Each failed trial makes that twice as long."""
+    longest_pause_seconds: float
+    """It is never left alone for longer at once."""
 
     def pause(self, failures: int) -> float:
         """For how many seconds it is left alone after so many failures in a row."""
         doublings = failures - self.failures
         if doublings < 0:
             return 0.0
-        return min(self.first_pause * 2.0 ** min(doublings, _MOST_DOUBLINGS), self.longest_pause)
+        return min(
+            self.first_pause_seconds * 2.0 ** min(doublings, _MOST_DOUBLINGS), self.longest_pause_seconds
+        )
+
+
+SERVICE_POLICY: Final = Policy(failures=5, first_pause_seconds=0.5, longest_pause_seconds=5.0)
+"""Of the breaker around the service behind a gateway, and of the one in its node that follows it."""
 
 
 class Guarded(NamedTuple):
@@ -171,7 +180,7 @@ def is_for_log(before: Breaker, event: BreakerEvent, policy: Policy) -> bool:
         case BreakerOpened(after_trial=True):
             return event.pause_seconds > before.pause_seconds
         case BreakerHalfOpened():
-            return before.pause_seconds < policy.longest_pause
+            return before.pause_seconds < policy.longest_pause_seconds
         case _:
             return True
 

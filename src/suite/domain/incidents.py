@@ -7,7 +7,7 @@ from typing import Final
 import msgspec
 
 from suite.domain.breaker import described as described_breaker
-from suite.domain.breaker import times
+from suite.domain.breaker import failed_with
 from suite.domain.exit_codes import described
 from suite.errors import ActorCrashed, LoadCancelled
 from suite.errors import NodeLost as NodeLostError
@@ -84,8 +84,9 @@ def incident(event: Event) -> Incident | None:
             return Incident(
                 error_type=BREAKER_OPENED,
                 message=(
-                    f"{described_breaker(event.kind, event.name)} has failed {times(event.failures)}, "
-                    f"the last time with: {event.reason}; it is left alone, and tried again now and then"
+                    f"{described_breaker(event.kind, event.name)} has "
+                    f"{failed_with(event.failures, event.reason)}; it is left alone, "
+                    "and tried again now and then"
                 ),
                 severity="warning",
                 node=event.node,

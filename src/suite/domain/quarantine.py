@@ -56,8 +56,8 @@ FIRST_PAUSE: Final = timedelta(seconds=30)
 LONGEST_PAUSE: Final = timedelta(hours=1)
 _POLICY: Final = Policy(
     failures=FREE_FAILURES + 1,
-    first_pause=FIRST_PAUSE.total_seconds(),
-    longest_pause=LONGEST_PAUSE.total_seconds(),
+    first_pause_seconds=FIRST_PAUSE.total_seconds(),
+    longest_pause_seconds=LONGEST_PAUSE.total_seconds(),
 )
 WORKED: Final = timedelta(minutes=5)
 """A process that crashes later than this after it was loaded had worked."""

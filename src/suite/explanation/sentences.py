@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from datetime import datetime
 from typing import Final
 
+from suite.domain.breaker import failed_with
 from suite.domain.incidents import incident
 from suite.domain.sizes import ready_bytes
 from suite.errors import LoadCancelled
@@ -113,8 +114,8 @@ def _sentences(event: Event, time: datetime, cause: Recorded | None) -> Iterator
             yield f"{event.model_id} was unpinned on {event.node}: it need not stay loaded any longer."
         case ModelQuarantined():
             yield (
-                f"{event.model_id} is left alone on {event.node} until {moment(event.until)}: it failed "
-                f"{counted(event.failures, 'time')} in a row, the last time with: {event.reason}."
+                f"{event.model_id} is left alone on {event.node} until {moment(event.until)}: it "
+                f"{failed_with(event.failures, event.reason)}."
             )
         case ModelReleased(reason="worked"):
             yield f"{event.model_id} was tried again on {event.node} and worked: it is loaded like any other."

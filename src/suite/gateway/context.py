@@ -38,7 +38,7 @@ class Context:
         """Whether its answer may begin before the service has said anything."""
         self.is_heard = False
         """Whether the service has said anything to it, if only that it works on it."""
-        self.on_heard: Callable[[], None] = lambda: None
+        self.on_heard: Callable[[], object] = lambda: None
         """Called once, when the service first says something."""
         self.first_byte_seconds: float | None = None
         """How long its answer took to begin."""

@@ -8,14 +8,13 @@ from typing import Final
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from suite.circuit_breaker import CircuitBreaker
-from suite.domain.breaker import Policy
+from suite.domain.breaker import SERVICE_POLICY
 from suite.errors import NodeLost, NoService, RequestTimeout, Unavailable
 from suite.gateway.access import endpoint_of
 from suite.gateway.context import Context, context_of
 from suite.gateway.errors import error_response
 from suite.identity import Clock
 
-POLICY: Final = Policy(failures=5, first_pause=0.5, longest_pause=5.0)
 _AWAY: Final = (NodeLost, NoService, RequestTimeout, Unavailable)
 """The errors by which a client tells that nobody has answered it."""
 _ALONE: Final = frozenset(("/api/version",))
@@ -24,7 +23,7 @@ _ALONE: Final = frozenset(("/api/version",))
 
 def service_breaker(*, node: str, clock: Clock) -> CircuitBreaker:
     """The breaker around the service that a gateway is for; `node` is the one that it runs beside."""
-    return CircuitBreaker("service", "nodes", POLICY, node=node, clock=clock)
+    return CircuitBreaker("service", "nodes", SERVICE_POLICY, node=node, clock=clock)
 
 
 class ServiceBreakerMiddleware:

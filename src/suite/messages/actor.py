@@ -198,7 +198,7 @@ class Finished(Report, frozen=True, kw_only=True, tag="finished"):
     waited_ms: float = 0.0
     """For memory and the load, before the process had the request."""
     seconds: float
-    """From then until its end."""
+    """From when the process had the request until the generation's end."""
     timings: Timings | None = None
     """None: nothing was generated, as the prompt was refused."""
 

@@ -27,7 +27,7 @@ PING_SECONDS = 1.0
 AGAIN_SECONDS = 0.25
 SAY_SECONDS = 5.0
 WATCH_SECONDS = 5.0
-POLICY: Final = Policy(failures=2, first_pause=5.0, longest_pause=60.0)
+POLICY: Final = Policy(failures=2, first_pause_seconds=5.0, longest_pause_seconds=60.0)
 
 
 async def wait_for_dependencies(

@@ -22,7 +22,7 @@ from anyio.streams.buffered import BufferedByteReceiveStream
 from suite.bus import parent
 from suite.config import Settings
 from suite.config.layers import Key, variable
-from suite.domain.breaker import Policy
+from suite.domain.breaker import SERVICE_POLICY, Policy
 from suite.domain.exit_codes import described
 from suite.extras import require
 from suite.listening import listening, url_of
@@ -40,7 +40,7 @@ SHARED: Final = (
     *("trace", "trace_ratio", "trace_slow_seconds", "trace_content", "trace_store_mb"),
 )
 """The settings of a node that its gateway has too, beside those of the table `http`."""
-POLICY: Final = Policy(failures=1, first_pause=0.2, longest_pause=30.0)
+POLICY: Final = Policy(failures=1, first_pause_seconds=0.2, longest_pause_seconds=30.0)
 """The pauses before a process is started again that dies again and again."""
 
 
@@ -56,7 +56,7 @@ class GatewayProcess:
         self._settings = settings
         self._opened = opened
         self._breaker = breakers.make("gateway", "http", POLICY)
-        self._service = breakers.make("service", "nodes", POLICY)
+        self._service = breakers.make("service", "nodes", SERVICE_POLICY)
         """What the process tells of the service, which it reaches as any client does."""
         self.url = url_of(opened, secure=settings.http.tls_certificate is not None)
         self.pid: int | None = None

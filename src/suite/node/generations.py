@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import AbstractContextManager, asynccontextmanager
+from contextlib import AbstractContextManager, asynccontextmanager, nullcontext
 from typing import NamedTuple, TypeAlias, TypeVar
 
 import anyio
@@ -304,17 +304,26 @@ class Generations:
         Raises the error of the load or the actor's refusal, ActorCrashed, RequestTimeout, Unavailable or
         TooLarge.
         """
-        async with self._supervisor.hold(model, terms, correlation_id=correlation_id) as instance:
-            await wait_loaded(instance, None)
-            data = await self._ask(instance, operation, msgspec.json.encode(request), seconds)
-        if data is None:
-            raise failure_of(instance)
-        reply = _accepted(msgspec.json.decode(data, type=kind))
+        with self._measuring(operation, model.model_id, kind):
+            async with self._supervisor.hold(model, terms, correlation_id=correlation_id) as instance:
+                await wait_loaded(instance, None)
+                data = await self._ask(instance, operation, msgspec.json.encode(request), seconds)
+            if data is None:
+                raise failure_of(instance)
+            reply = _accepted(msgspec.json.decode(data, type=kind))
         if isinstance(reply, Pooled):
             # The process has grown by a second context, and its status should say so.
             instance.resident_bytes = max(instance.resident_bytes, reply.resident_bytes)
         instance.was_used = True
         return reply
+
+    def _measuring(
+        self, operation: str, model_id: str, kind: type[ActorReply]
+    ) -> AbstractContextManager[None]:
+        """Measures how long vectors and scores take; other requests are not measured."""
+        if not issubclass(kind, Pooled):
+            return nullcontext()
+        return self._supervisor.generation_measurements.pooling(operation, model_id)
 
     def _let_go(self, generation_id: str) -> None:
         """Let others have the id of a generation that has ended."""
@@ -473,6 +482,7 @@ class Generations:
                 except NoService:
                     if instance.phase == "loaded":
                         raise
+                    # Its process has ended: `stop_when_gone` would say so a moment later.
         return None
 
     def _subject(self, instance: Instance, operation: str) -> str:

@@ -134,9 +134,10 @@ class GenerationMeasurements:
         if times.tokens_per_second:
             self._per_token.record(1 / times.tokens_per_second, attributes)
 
-    def embedding(self, model_id: str) -> Timed:
-        """Measure how long the block takes to make embeddings."""
-        return Timed(self._duration, generation_attributes("embeddings", model_id, ""))
+    def pooling(self, operation: str, model_id: str) -> Timed:
+        """Measure how long the block takes to make vectors (``embed``) or scores (``rank``)."""
+        name = "embeddings" if operation == "embed" else operation  # as spans have it (`actors.tracing`)
+        return Timed(self._duration, generation_attributes(name, model_id, ""))
 
     def stepped(self, model_id: str, steps: Iterable[Step]) -> None:
         """The engine has made steps."""

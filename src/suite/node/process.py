@@ -33,6 +33,8 @@ TAKE_SECONDS = 5.0
 _REPORT_LIMIT = 64 * 1024
 _ERROR_LINES = 20
 
+# Else an abort waits for a debugger's backtrace, and threads of OpenBLAS, which nothing here needs, run
+# before the process is confined.
 _ENVIRONMENT: Final = {"GGML_NO_BACKTRACE": "1", "OPENBLAS_NUM_THREADS": "1"}
 _OF_EXPORTERS: Final = "OTEL_EXPORTER_"
 _is_secret: Final = re.compile(r"TOKEN|PASSW|SECRET|CREDENTIAL|_KEY\b|^SUITE_NATS_", re.IGNORECASE).search
@@ -51,8 +53,6 @@ async def open_process(inherited: Sequence[int] = (), *, exports_spans: bool = F
         stdin=PIPE,
         stdout=PIPE,
         stderr=PIPE,
-        # Else an abort waits for a debugger's backtrace.
-        # And threads of OpenBLAS, which nothing here needs, would run before the process is confined.
         env={**DEVICE_ORDER, **_without_secrets(os.environ, exports_spans=exports_spans), **_ENVIRONMENT},
         start_new_session=True,
         pass_fds=inherited,

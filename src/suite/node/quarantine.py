@@ -10,6 +10,7 @@ from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 
 from suite.catalogue import Model
+from suite.domain.breaker import failed_with
 from suite.domain.quarantine import (
     Attempt,
     Experience,
@@ -96,11 +97,10 @@ class Quarantine:
         """Append what follows from a fact. If the log takes no events, it is written later."""
         if isinstance(follows, ModelQuarantined):
             logger.warning(
-                "%s is quarantined until %s: it failed %d times in a row, the last time with: %s",
+                "%s is quarantined until %s: it %s",
                 follows.model_id,
                 _told(follows.until),
-                follows.failures,
-                follows.reason,
+                failed_with(follows.failures, follows.reason),
             )
         with suppress(LogNotWritable):
             await self._journal.record(follows)
@@ -131,9 +131,9 @@ def _refusal(quarantine: ModelQuarantined, now: datetime) -> Quarantined:
     left = quarantine.until - now
     return Quarantined(
         f"{quarantine.model_id} is quarantined until {_told(quarantine.until)}, for another "
-        f"{math.ceil(left.total_seconds())} s: it failed {quarantine.failures} times in a row, the last time "
-        f"with: {quarantine.reason}; mend its file or its settings, or have it tried again now with "
-        f"`suite release {shlex.quote(quarantine.model_id)}`",
+        f"{math.ceil(left.total_seconds())} s: it "
+        f"{failed_with(quarantine.failures, quarantine.reason)}; mend its file or its "
+        f"settings, or have it tried again now with `suite release {shlex.quote(quarantine.model_id)}`",
         retry_after_ms=math.ceil(left / timedelta(milliseconds=1)),
     )
 

@@ -14,7 +14,7 @@ from suite.errors import SuiteError
 from suite.identity import Clock
 from suite.log import Log
 from suite.messages.events import Severity
-from suite.node.error_groups import Due, ErrorGroups, Kind
+from suite.node.error_counts import Due, ErrorCounts, Kind
 from suite.process_log import Entry
 from suite.redaction import redacted
 from suite.ticks import tick_or
@@ -33,7 +33,7 @@ class Reporter:
     def __init__(self, log: Log, node: str, *, clock: Clock) -> None:
         self._log = log
         self._clock = clock
-        self._groups = ErrorGroups(node)
+        self._counts = ErrorCounts(node)
         self._late: set[Kind] = set()
         """Kinds of which an event is tried again, as the log took none; said once for each."""
         self._lock = threading.RLock()  # a destructor may log while it is held
@@ -56,7 +56,7 @@ class Reporter:
         """
         kind = Kind(error_type, severity, model_id, cause)
         with self._lock:
-            has_room = self._groups.add(kind, redacted(message)[:MESSAGE_CHARACTERS], self._clock())
+            has_room = self._counts.add(kind, redacted(message)[:MESSAGE_CHARACTERS], self._clock())
         if not has_room:
             logger.error("%s is not reported in the log: %s", error_type, message)
         if threading.get_ident() == self._thread:
@@ -79,7 +79,7 @@ class Reporter:
     async def _append_due(self, *, is_last: bool = False) -> None:
         self._added = anyio.Event()
         with self._lock:
-            all_due = tuple(self._groups.due(self._clock(), is_last=is_last))
+            all_due = tuple(self._counts.due(self._clock(), is_last=is_last))
         for due in all_due:
             await self._append(due)
 
@@ -103,7 +103,7 @@ class Reporter:
             return
         self._late.discard(due.kind)
         with self._lock:
-            self._groups.told(due)
+            self._counts.told(due)
 
     @contextmanager
     def _hearing_log(self) -> Iterator[None]:

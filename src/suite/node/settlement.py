@@ -55,15 +55,16 @@ class Settlement:
         try:
             with self._tracing(settled):
                 await self._journal.record(settled, correlation_id=settled.prediction_id)
-            self._measurements.settled(settled)
         except LogNotWritable as error:  # the journal writes it later
-            self._measurements.settled(settled)
             logger.warning("what became of a bet is not in the log yet: %s", error.message)
         except (TooLarge, InvalidRequest) as error:  # it will never be taken
             logger.error("what became of a bet is left out of the log: %s", error.message)
+            return
         except SuiteError as error:
             self._written.remove(settled.prediction_id)  # it is tried again as long as the bet is open
             logger.warning("what became of a bet is not in the log: %s", error.message)
+            return
+        self._measurements.settled(settled)
 
     def _tracing(self, settled: PredictionSettled) -> AbstractContextManager[None]:
         """The span of a settlement, linked to its bet, which may have been taken hours ago."""

@@ -31,7 +31,7 @@ logger = logging.getLogger("suite.telemetry")
 
 Signal: TypeAlias = Literal["traces", "metrics"]
 
-POLICY: Final = Policy(failures=1, first_pause=1.0, longest_pause=300.0)
+POLICY: Final = Policy(failures=1, first_pause_seconds=1.0, longest_pause_seconds=300.0)
 """Spans that were not exported are lost anyway, so a single failure is enough to wait."""
 GRPC: Final = "grpc"
 _HTTP: Final = "http/protobuf"
@@ -90,20 +90,18 @@ class Collector:
 
     def failed(self, reason: str) -> None:
         """Note that an attempt failed. Logs the first failure of an outage."""
-        if not self.is_away:
+        if self.breaker.failed(reason):
             logger.log(
                 self._level,
                 "the collector takes no %s (%s): they are lost until it does",
                 self._signal,
                 reason,
             )
-        self.breaker.failed(reason)
 
     def answered(self) -> None:
         """Note that an attempt succeeded. Logs the end of an outage."""
-        if self.is_away:
+        if self.breaker.succeeded():
             logger.log(self._level, "the collector takes %s again", self._signal)
-        self.breaker.succeeded()
 
     def refused(self, reason: str) -> None:
         """Note that it answers, and refuses what was sent. Logs the first refusal."""
