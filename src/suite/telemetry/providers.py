@@ -7,7 +7,7 @@ OpenTelemetry has one provider of spans for each process. Metrics have switches 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -74,8 +74,8 @@ def tracing(
 
     The standard ``OTEL_EXPORTER_OTLP_*`` variables configure the OTLP exporter. ``tell_outages`` says whether
     this process is the one that warns when the collector cannot be reached. The end of the block waits up to
-    `suite.telemetry.ending.SHUTDOWN_SECONDS` for the last export, but not for a collector that is known to be
-    down. Raises NotInstalled if the packages for OTLP are not installed.
+    `suite.telemetry.ending.SHUTDOWN_SECONDS` for the disk and as long for the last export, but not for a
+    collector that is known to be down. Raises NotInstalled if the packages for OTLP are not installed.
     """
     if settings.mode == "off":
         yield
@@ -93,9 +93,13 @@ def tracing(
     finally:
         recording.is_on = recording.content = False
         recording.breaker = None
-        for each in kept:  # a disk is soon done, and waits for no collector
-            each.shutdown()
+        finish(lambda: _shut_down(kept), None)  # a disk waits for no collector
         finish(provider.shutdown, collector)
+
+
+def _shut_down(processors: Iterable[SpanProcessor]) -> None:
+    for each in processors:
+        each.shutdown()
 
 
 def _tracer(provider: trace.TracerProvider) -> trace.Tracer:
