@@ -24,9 +24,13 @@ PLENTY = 1 << 20
 
 
 @contextmanager
-def recording(directory: Path, *, content: bool = False, mode: TraceMode = "local") -> Iterator[None]:
+def recording(
+    directory: Path, *, content: bool = False, mode: TraceMode = "local", ratio: float = 1.0
+) -> Iterator[None]:
     """Record into a store, which has all spans when the block has ended."""
-    settings = TraceSettings(mode=mode, content=content, store=str(directory), store_bytes=PLENTY)
+    settings = TraceSettings(
+        mode=mode, content=content, ratio=ratio, store=str(directory), store_bytes=PLENTY
+    )
     with telemetry.tracing(settings, node="box", process="node"):
         yield
 
@@ -43,6 +47,20 @@ def test_a_failed_span_has_the_code_and_its_text_only_with_content(tmp_path: Pat
     (span,) = kept(tmp_path)
     assert (span.name, span.error) == ("work", "model_not_found")
     assert ("Swordfish" in span.error_text) is content
+
+
+@pytest.mark.parametrize("content", [False, True])
+def test_less_is_kept_of_what_is_not_sampled_if_it_has_texts(tmp_path: Path, content: bool) -> None:
+    with (
+        recording(tmp_path, content=content, ratio=0.0),
+        pytest.raises(ModelNotFound),
+        telemetry.span("work"),
+    ):
+        for _ in range(99):
+            with telemetry.span("part"):
+                pass
+        raise ModelNotFound("there is no Swordfish")
+    assert len(kept(tmp_path)) == (8 if content else 100)
 
 
 def test_the_last_spans_are_kept_while_the_collector_is_away(

@@ -38,6 +38,8 @@ _MOST_AT_ONCE: Final = 16
 """How many spans are exported at once if they have texts: 3 MiB at most, as gRPC takes 4 MiB."""
 _MOST_WAITING: Final = 256
 """How many wait for that if they have texts: 48 MiB at most."""
+_MOST_KEPT: Final = {"most_parts": 64, "most_spans": 8}
+"""What is kept of traces that are not exported, if they have texts: 96 MiB, were there some in every span."""
 
 
 class Recording:
@@ -115,7 +117,8 @@ def _spans(settings: TraceSettings, source: Resource, exporting: Sequence[SpanPr
     provider = TracerProvider(
         sampler=FollowingSampler(settings.ratio), resource=source, shutdown_on_exit=False
     )
-    provider.add_span_processor(FailuresAndSlow(exporting, slow_seconds=settings.slow_seconds))
+    kept = _MOST_KEPT if settings.content else {}
+    provider.add_span_processor(FailuresAndSlow(exporting, slow_seconds=settings.slow_seconds, **kept))
     return provider
 
 
