@@ -446,8 +446,9 @@ class ClientGeneration:
         return [each.outcome or self._outcome for each in self._generations]
 
     def _processing(self, headers: Mapping[str, str]) -> AbstractContextManager[None]:
+        if not telemetry.recording.is_on:
+            return telemetry.continuing(headers)
         return telemetry.processing(
-            "process",
             Subjects(self._resources.spec.subject_root).each_actor("generate"),
             headers=headers,
             attributes={"messaging.message.conversation_id": self._id},

@@ -14,7 +14,7 @@ from typing import Final
 from opentelemetry.trace import SpanKind
 
 from suite.telemetry import providers
-from suite.telemetry.spans import Attribute, is_sampled, span
+from suite.telemetry.spans import Attribute, continuing, is_sampled, span
 
 SYSTEM: Final = "nats"
 
@@ -44,20 +44,19 @@ def sending(
 
 
 def processing(
-    operation: str,
     template: str,
     *,
-    headers: Mapping[str, str] | None = None,
+    headers: Mapping[str, str],
     attributes: Mapping[str, Attribute] = {},
 ) -> AbstractContextManager[None]:
     """A span around processing a message with these headers."""
     if not providers.recording.is_on:
-        return span("", headers=headers)
+        return continuing(headers)
     return span(
-        f"{operation} {template}",
+        f"process {template}",
         {
             "messaging.system": SYSTEM,
-            "messaging.operation.name": operation,
+            "messaging.operation.name": "process",
             "messaging.operation.type": "process",
             "messaging.destination.template": template,
             **attributes,

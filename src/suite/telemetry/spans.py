@@ -57,9 +57,14 @@ def span(
     `links` are the ``traceparent`` of other spans that led to this one. An exception that leaves the block
     makes it a failed one.
     """
-    if not providers.recording.is_on and not (headers and "traceparent" in headers):
-        return nullcontext()
+    if not providers.recording.is_on:
+        return continuing(headers or {})
     return _span(name, kind, headers, links, attributes)
+
+
+def continuing(headers: Mapping[str, str]) -> AbstractContextManager[None]:
+    """The trace of who has sent these headers, without a span of this process: what is left with `off`."""
+    return within(_continued(headers["traceparent"])) if "traceparent" in headers else nullcontext()
 
 
 @contextmanager
@@ -72,9 +77,6 @@ def _span(
 ) -> Iterator[None]:
     token = context.attach(_continued(headers.get("traceparent"))) if headers else None
     try:
-        if not providers.recording.is_on:
-            yield
-            return
         with providers.recording.tracer.start_as_current_span(
             name,
             kind=kind,
