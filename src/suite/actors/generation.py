@@ -170,7 +170,7 @@ class ClientGeneration:
             error="" if failure is None else failure.code,
             waited_ms=self._waited_ms,
             seconds=self._resources.clock() - self._accepted,
-            timings=self._timings() if self._choices else None,
+            timings=self._timings() if self._choices and self._resources.spec.measures else None,
         )
 
     async def _answered(self) -> tuple[SuiteError | None, int | None]:
