@@ -28,7 +28,7 @@ class Endpoint(Generic[T]):
         self.action = action
         self.subject = subject
         self._attributes = {
-            instruments.SYSTEM: "nats",
+            instruments.MESSAGING_SYSTEM: instruments.NATS,
             instruments.MESSAGING_OPERATION: "process",
             instruments.MESSAGING_TYPE: "process",
             instruments.DESTINATION: subject,

@@ -107,7 +107,7 @@ class Asking:
 
 def _attributes(subject: str) -> dict[str, str]:
     return {
-        instruments.SYSTEM: "nats",
+        instruments.MESSAGING_SYSTEM: instruments.NATS,
         instruments.MESSAGING_OPERATION: "request",
         instruments.MESSAGING_TYPE: "send",
         instruments.DESTINATION: subject,

@@ -67,7 +67,7 @@ class Follower:
         self._consumer: Consumer | None = None
         self._consumed = instruments.CONSUMED_MESSAGES.create()
         self._attributes = {
-            instruments.SYSTEM: "nats",
+            instruments.MESSAGING_SYSTEM: instruments.NATS,
             instruments.MESSAGING_OPERATION: "fetch",
             instruments.MESSAGING_TYPE: "receive",
             instruments.DESTINATION: jetstream.stream,

@@ -153,7 +153,7 @@ class Publisher:
         self._duration = instruments.CLIENT_OPERATION.create()
         self._sent = instruments.SENT_MESSAGES.create()
         self._attributes = {
-            instruments.SYSTEM: "nats",
+            instruments.MESSAGING_SYSTEM: instruments.NATS,
             instruments.MESSAGING_OPERATION: "publish",
             instruments.MESSAGING_TYPE: "send",
             instruments.DESTINATION: jetstream.stream,

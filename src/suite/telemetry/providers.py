@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from opentelemetry.sdk.trace.export import SpanExporter
 
     from suite.circuit_breaker import CircuitBreaker
-    from suite.telemetry.collector import Collector, Signal
+    from suite.telemetry.collector import Collector, SignalName
 
 SCHEMA_URL: Final = "https://opentelemetry.io/schemas/1.45.0"
 """Which version of the conventions the names of attributes are from."""
@@ -154,7 +154,7 @@ def _batching(
     return BatchSpanProcessor(exporter, waiting, milliseconds, at_once)
 
 
-def collector_of(signal: Signal, setting: str, *, node: str, tell_outages: bool) -> Collector:
+def collector_of(signal: SignalName, setting: str, *, node: str, tell_outages: bool) -> Collector:
     """The collector that a setting asks for. Raises NotInstalled without the packages for OTLP."""
     require("otlp", setting)
     from suite.telemetry.collector import Collector
