@@ -397,3 +397,13 @@ ALL: Final[tuple[Definition, ...]] = tuple(
     each for each in tuple(globals().values()) if isinstance(each, Definition)
 )
 """All of them, in the order in which they stand here."""
+
+
+def of_messages(operation: str, kind: str, destination: str) -> dict[str, str]:
+    """The attributes of what is done with messages; `kind`: as the conventions know it, such as ``send``."""
+    return {
+        MESSAGING_SYSTEM: NATS,
+        MESSAGING_OPERATION: operation,
+        MESSAGING_TYPE: kind,
+        DESTINATION: destination,
+    }

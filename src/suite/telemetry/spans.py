@@ -187,6 +187,12 @@ def traceparent() -> str | None:
     return _as_traceparent(trace.get_current_span().get_span_context())
 
 
+def trace_headers() -> dict[str, str]:
+    """The headers that have a message continue the current trace; none outside of any."""
+    current = traceparent()
+    return {} if current is None else {"traceparent": current}
+
+
 def trace_ids() -> TraceIds | None:
     """The ids of the current span, for a line of the log; None outside of any trace."""
     current = trace.get_current_span().get_span_context()
