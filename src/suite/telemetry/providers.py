@@ -154,7 +154,7 @@ def _batching(
     return BatchSpanProcessor(exporter, waiting, milliseconds, at_once)
 
 
-def collector_of(signal: SignalName, setting: str, *, node: str, tell_outages: bool) -> Collector:
+def collector_of(signal: SignalName, setting: str, *, node: str, tell_outages: bool = True) -> Collector:
     """The collector that a setting asks for. Raises NotInstalled without the packages for OTLP."""
     require("otlp", setting)
     from suite.telemetry.collector import Collector

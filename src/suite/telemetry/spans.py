@@ -109,11 +109,6 @@ class OpenSpan:
         """For a link to it; None outside of any trace."""
         return _as_traceparent(trace.get_current_span(self.context).get_span_context())
 
-    def annotate(self, attributes: Attributes) -> None:
-        """Add attributes."""
-        if self._span is not None:
-            self._span.set_attributes(attributes)
-
     def end(self, error: Exception | None = None) -> None:
         """End it, as a failed one if there is an error."""
         if self._span is not None and self._span.is_recording():
@@ -126,9 +121,7 @@ def begin(
     name: str,
     attributes: Mapping[str, Attribute] = {},
     *,
-    kind: SpanKind = SpanKind.INTERNAL,
     within: Context | None = None,
-    links: Iterable[str | None] = (),
     began_ns: int | None = None,
 ) -> OpenSpan:
     """Begin a span that somebody else ends; `within`: which trace it belongs to, by default the current one.
@@ -141,9 +134,7 @@ def begin(
     begun = providers.recording.tracer.start_span(
         name,
         context=outside,
-        kind=kind,
         attributes=attributes,
-        links=_links(links),
         start_time=began_ns,
     )
     return OpenSpan(begun, outside)
