@@ -99,6 +99,7 @@ def measured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Measured]:
             with gateway_of(data_dir, *gateway_options) as gateway:
                 _use(gateway, secret)
                 evicted = 'suite_unloads_total{gen_ai_request_model="a",suite_reason="evicted"} 1.0'
+                _until(lambda: _scrape(port), "suite_engine_step_sequences_count")  # told once a second
                 before = _until(lambda: _scrape(port), re.escape(evicted))
                 anyio.run(_crash, data_dir)
                 after = _until(
