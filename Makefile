@@ -29,6 +29,7 @@ FAULTS ?=
 demo: $(VENV)/.installed $(MODEL)
 	@$(BIN)/suite demo --model $(MODEL)
 
+# The durations show what makes the suite slow.
 test: $(VENV)/.dev-installed $(MODEL) $(TEST_MODEL) $(NODE_MODULES)
 	$(BIN)/pytest --numprocesses 2 --dist loadfile --max-worker-restart 0 --durations 40
 

@@ -12,14 +12,14 @@ from opentelemetry.sdk.metrics.export import MetricExportResult, MetricsData
 from opentelemetry.sdk.trace.export import SpanExportResult
 
 from suite import telemetry
-from suite.telemetry.collector import POLICY, Collector, Signal
+from suite.telemetry.collector import POLICY, Collector, SignalName
 from support.gateway import free_port
 from support.otlp import otlp_over_grpc, otlp_over_http
 
 Export = Callable[[], bool]
 
 
-def export_over_grpc(collector: Collector, signal: Signal) -> Export:
+def export_over_grpc(collector: Collector, signal: SignalName) -> Export:
     """Makes an export, of nothing, and returns whether it was taken."""
     if signal == "traces":
         spans = collector.spans()
@@ -30,7 +30,7 @@ def export_over_grpc(collector: Collector, signal: Signal) -> Export:
 
 @pytest.mark.parametrize("signal", ["traces", "metrics"])
 def test_while_its_breaker_is_open_nothing_is_sent_over_grpc(
-    signal: Signal, monkeypatch: pytest.MonkeyPatch
+    signal: SignalName, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with otlp_over_grpc() as receiver:
         for name, value in receiver.environ.items():
@@ -45,7 +45,7 @@ def test_while_its_breaker_is_open_nothing_is_sent_over_grpc(
 
 @pytest.mark.parametrize("signal", ["traces", "metrics"])
 def test_one_that_cannot_be_reached_over_grpc_is_left_alone(
-    signal: Signal, monkeypatch: pytest.MonkeyPatch
+    signal: SignalName, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     endpoint = f"127.0.0.1:{free_port()}"
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", f"http://{endpoint}")

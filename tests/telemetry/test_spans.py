@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import fcntl
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,9 +24,13 @@ PLENTY = 1 << 20
 
 
 @contextmanager
-def recording(directory: Path, *, content: bool = False, mode: TraceMode = "local") -> Iterator[None]:
+def recording(
+    directory: Path, *, content: bool = False, mode: TraceMode = "local", ratio: float = 1.0
+) -> Iterator[None]:
     """Record into a store, which has all spans when the block has ended."""
-    settings = TraceSettings(mode=mode, content=content, store=str(directory), store_bytes=PLENTY)
+    settings = TraceSettings(
+        mode=mode, content=content, ratio=ratio, store=str(directory), store_bytes=PLENTY
+    )
     with telemetry.tracing(settings, node="box", process="node"):
         yield
 
@@ -43,6 +49,20 @@ def test_a_failed_span_has_the_code_and_its_text_only_with_content(tmp_path: Pat
     assert ("Swordfish" in span.error_text) is content
 
 
+@pytest.mark.parametrize("content", [False, True])
+def test_less_is_kept_of_what_is_not_sampled_if_it_has_texts(tmp_path: Path, content: bool) -> None:
+    with (
+        recording(tmp_path, content=content, ratio=0.0),
+        pytest.raises(ModelNotFound),
+        telemetry.span("work"),
+    ):
+        for _ in range(99):
+            with telemetry.span("part"):
+                pass
+        raise ModelNotFound("there is no Swordfish")
+    assert len(kept(tmp_path)) == (8 if content else 100)
+
+
 def test_the_last_spans_are_kept_while_the_collector_is_away(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -55,6 +75,18 @@ def test_the_last_spans_are_kept_while_the_collector_is_away(
             with telemetry.span(f"work {number}"):
                 pass
     assert len(kept(tmp_path)) == 100
+
+
+def test_the_end_does_not_wait_for_a_disk_that_others_keep_busy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("suite.telemetry.span_store.LOCK_SECONDS", 60.0)
+    with (tmp_path / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        began = time.monotonic()
+        with recording(tmp_path), telemetry.span("work"):
+            pass
+        assert time.monotonic() - began < 20  # instead of all the time that the SDK would wait
 
 
 def test_a_span_that_is_ended_elsewhere_belongs_to_where_it_was_begun(tmp_path: Path) -> None:

@@ -182,8 +182,8 @@ def _asked(node: Node, request: Request) -> Request:
 
 
 def _headers(call: Call) -> dict[str, str]:
-    given = {CLIENT_HEADER: call.headers.get(CLIENT_HEADER), "traceparent": telemetry.traceparent()}
-    return {name: value for name, value in given.items() if value is not None}
+    client = call.headers.get(CLIENT_HEADER)
+    return ({} if client is None else {CLIENT_HEADER: client}) | telemetry.trace_headers()
 
 
 def _refused(refusals: Mapping[str, SuiteError], done: tuple[str, ...]) -> SuiteError:

@@ -313,8 +313,10 @@ class ModelActor:
                 await self._reply(message, _refusal(kind, error))
 
     def _processing(self, message: Message) -> AbstractContextManager[None]:
+        if not telemetry.recording.is_on:
+            return telemetry.continuing(message.headers)
         operation = message.subject.rpartition(".")[2]
-        return telemetry.processing("process", self._subjects.each_actor(operation), headers=message.headers)
+        return telemetry.processing(self._subjects.each_actor(operation), headers=message.headers)
 
     async def _on_generate(self, message: Message) -> None:
         try:

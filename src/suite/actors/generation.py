@@ -170,7 +170,7 @@ class ClientGeneration:
             error="" if failure is None else failure.code,
             waited_ms=self._waited_ms,
             seconds=self._resources.clock() - self._accepted,
-            timings=self._timings() if self._choices else None,
+            timings=self._timings() if self._choices and self._resources.spec.measures else None,
         )
 
     async def _answered(self) -> tuple[SuiteError | None, int | None]:
@@ -446,8 +446,9 @@ class ClientGeneration:
         return [each.outcome or self._outcome for each in self._generations]
 
     def _processing(self, headers: Mapping[str, str]) -> AbstractContextManager[None]:
+        if not telemetry.recording.is_on:
+            return telemetry.continuing(headers)
         return telemetry.processing(
-            "process",
             Subjects(self._resources.spec.subject_root).each_actor("generate"),
             headers=headers,
             attributes={"messaging.message.conversation_id": self._id},

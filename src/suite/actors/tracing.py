@@ -7,14 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import Final
 
 from suite import telemetry
 from suite.actors.trace_content import answered_content, asked_content
 from suite.engine.grammar.call_source import has_json_answer
 from suite.messages.actions.generation import Choice, GenerateTextRequest, Timings, Usage
-
-PROVIDER: Final = "llama.cpp"
+from suite.telemetry.instruments import LLAMA_CPP
 
 
 def operation_of(request: GenerateTextRequest) -> str:
@@ -31,7 +29,7 @@ def generating(request: GenerateTextRequest, model_id: str) -> AbstractContextMa
         f"{operation} {model_id}",
         {
             "gen_ai.operation.name": operation,
-            "gen_ai.provider.name": PROVIDER,
+            "gen_ai.provider.name": LLAMA_CPP,
             "gen_ai.request.model": model_id,
             "gen_ai.request.stream": request.stream,
             "gen_ai.request.max_tokens": request.max_tokens,
@@ -100,7 +98,7 @@ def pooling(operation: str, model_id: str) -> AbstractContextManager[None]:
         f"{name} {model_id}",
         {
             "gen_ai.operation.name": name,
-            "gen_ai.provider.name": PROVIDER,
+            "gen_ai.provider.name": LLAMA_CPP,
             "gen_ai.request.model": model_id,
         },
     )

@@ -27,12 +27,7 @@ class Endpoint(Generic[T]):
     def __init__(self, action: Action[T], subject: str) -> None:
         self.action = action
         self.subject = subject
-        self._attributes = {
-            instruments.SYSTEM: "nats",
-            instruments.MESSAGING_OPERATION: "process",
-            instruments.MESSAGING_TYPE: "process",
-            instruments.DESTINATION: subject,
-        }
+        self._attributes = instruments.of_messages("process", "process", subject)
         self.running = 0
         self.waiting: deque[Message] = deque()
         self.requests = 0

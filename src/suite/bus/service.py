@@ -81,8 +81,9 @@ def _resolved(request: msgspec.Struct, message: Message) -> msgspec.Struct:
 
 def _processing(endpoint: Endpoint[Any], message: Message) -> AbstractContextManager[None]:
     """The span of a request, which continues the trace of its sender."""
+    if not telemetry.recording.is_on:
+        return telemetry.continuing(message.headers)
     return telemetry.processing(
-        "process",
         endpoint.subject,
         headers=message.headers,
         attributes={"messaging.message.body.size": len(message.data)},

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from copy import copy
+from functools import lru_cache
 from typing import Self, TypeVar
 
 import msgspec
@@ -16,7 +17,7 @@ from suite.messages.actions.base import CLIENT_HEADER, Reply, Request
 from suite.messages.broken_json import half_character
 from suite.messages.signals import Signal
 from suite.messages.subjects import Subjects
-from suite.telemetry import instruments, recording, sending, traceparent
+from suite.telemetry import instruments, recording, sending, trace_headers
 from suite.telemetry.instrument import Timed
 
 R = TypeVar("R", bound=Reply)
@@ -100,15 +101,10 @@ class Asking:
         return request if request.get("node") is not None else {**request, "node": self._node}
 
     def _headers(self) -> dict[str, str]:
-        current = traceparent()
-        headers = {CLIENT_HEADER: " ".join(self._connection.name.split())}  # a header is one line
-        return headers if current is None else {**headers, "traceparent": current}
+        name = " ".join(self._connection.name.split())  # a header is one line
+        return {CLIENT_HEADER: name, **trace_headers()}
 
 
+@lru_cache
 def _attributes(subject: str) -> dict[str, str]:
-    return {
-        instruments.SYSTEM: "nats",
-        instruments.MESSAGING_OPERATION: "request",
-        instruments.MESSAGING_TYPE: "send",
-        instruments.DESTINATION: subject,
-    }
+    return instruments.of_messages("request", "send", subject)

@@ -1,4 +1,4 @@
-"""What the drivers of GPUs need of the system. This has not been tried on a machine with a GPU."""
+"""What the drivers of GPUs need of the system."""
 
 from __future__ import annotations
 

@@ -146,4 +146,3 @@ UNSEEN: Final = ("io_uring_enter", "io_uring_register", "io_uring_setup")
 """By these, calls are made that no filter sees."""
 OF_SERVERS: Final = ("accept", "accept4", "listen")
 OF_NEW_PROGRAMS: Final = ("execve", "execveat")
-OF_NEW_PROCESSES: Final = ("clone", "fork", "vfork")

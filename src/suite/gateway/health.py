@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Final, Literal
 
 import anyio
-import anyio.to_thread
 import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
@@ -13,7 +12,9 @@ from starlette.responses import Response
 from suite.errors import SuiteError
 from suite.gateway.gateway import Gateway
 from suite.gateway.operations import Operation, json_response
+from suite.gateway.scrape import written
 from suite.messages.actions.status import GetStatsReply
+from suite.telemetry.exposition import MEDIA_TYPE
 
 ANSWER_SECONDS: Final = 2.0
 """How long the service may take to say how it is."""
@@ -38,7 +39,7 @@ def operations(gateway: Gateway) -> list[Operation]:
             path="/metrics",
             answer=probes.metrics,
             summary="Metrics for Prometheus.",
-            media_type="text/plain; version=0.0.4; charset=utf-8",
+            media_type=MEDIA_TYPE,
         ),
     ]
 
@@ -48,7 +49,6 @@ class _Probes:
         self._gateway = gateway
         self._asking = anyio.Lock()
         self._one = anyio.CapacityLimiter(1)
-        """Metrics are written beside the event loop, for one at a time: everybody may ask for them too."""
         self._known = Health(status="unavailable")
         self._asked: float | None = None
 
@@ -82,9 +82,7 @@ class _Probes:
         """The metrics of the gateway, and of the node if it answers."""
         del request
         stats = await self._stats()
-        write = self._gateway.metrics.exposition
-        exposition = await anyio.to_thread.run_sync(write, stats, limiter=self._one)
-        return Response(exposition, media_type="text/plain; version=0.0.4; charset=utf-8")
+        return await written(lambda: self._gateway.metrics.exposition(stats), self._one)
 
     async def _stats(self) -> GetStatsReply | None:
         with anyio.move_on_after(ANSWER_SECONDS):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Final
 
@@ -22,17 +22,21 @@ _LIMITS: Final = Limits(body_bytes=0, connections=64)
 _DRAIN_SECONDS: Final = 1.0
 
 
+async def written(text: Callable[[], bytes], one: CapacityLimiter) -> Response:
+    """The answer with metrics. Anybody may ask, so they are written beside the event loop, for one at a time.
+
+    `one` is what all answers of a process share.
+    """
+    return Response(await anyio.to_thread.run_sync(text, limiter=one), media_type=MEDIA_TYPE)
+
+
 @asynccontextmanager
 async def scraped(exposition: Exposition, opened: socket.socket) -> AsyncIterator[None]:
-    """Serve ``/metrics`` on a socket that listens, until the block ends.
-
-    Anybody may ask, so the text is made beside the event loop, for one at a time.
-    """
+    """Serve ``/metrics`` on a socket that listens, until the block ends."""
     one = CapacityLimiter(1)
 
     async def metrics(_: Request) -> Response:
-        text = await anyio.to_thread.run_sync(exposition.text, limiter=one)
-        return Response(text, media_type=MEDIA_TYPE)
+        return await written(exposition.text, one)
 
     app = Starlette(routes=[Route("/metrics", metrics)])
     async with serving(app, opened, limits=_LIMITS, drain_seconds=_DRAIN_SECONDS):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Final
 
 from opentelemetry.trace import SpanKind
@@ -14,12 +14,17 @@ from suite import telemetry
 from suite.gateway.context import Context
 
 _SERVER_ERROR: Final = 500
-_ONLY_TRACED: Final = ("traceparent",)
+
+
+def tracing(scope: Scope, headers: Headers, context: Context) -> AbstractContextManager[None]:
+    """A span around the request, in the trace that the client has begun (W3C Trace Context) if it has."""
+    if not telemetry.recording.is_on:
+        return telemetry.continuing(headers)
+    return _recorded(scope, headers, context)
 
 
 @contextmanager
-def tracing(scope: Scope, headers: Headers, context: Context) -> Iterator[None]:
-    """A span around the request, in the trace that the client has begun (W3C Trace Context) if it has."""
+def _recorded(scope: Scope, headers: Headers, context: Context) -> Iterator[None]:
     method = scope["method"]
     with telemetry.span(
         method,
@@ -30,7 +35,7 @@ def tracing(scope: Scope, headers: Headers, context: Context) -> Iterator[None]:
             "suite.request.id": context.request_id,
         },
         kind=SpanKind.SERVER,
-        headers={name: headers[name] for name in _ONLY_TRACED if name in headers},
+        headers=headers,
     ):
         try:
             yield

@@ -66,12 +66,7 @@ class Follower:
         self._created = ""
         self._consumer: Consumer | None = None
         self._consumed = instruments.CONSUMED_MESSAGES.create()
-        self._attributes = {
-            instruments.SYSTEM: "nats",
-            instruments.MESSAGING_OPERATION: "fetch",
-            instruments.MESSAGING_TYPE: "receive",
-            instruments.DESTINATION: jetstream.stream,
-        }
+        self._attributes = instruments.of_messages("fetch", "receive", jetstream.stream)
         self._patience = Patience(jetstream.connection, follow=True)
         self._asked = False
         self._told_at: tuple[datetime, float] | None = None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, AbstractContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AbstractContextManager, asynccontextmanager, nullcontext
 from typing import Final
 
 from suite.bus.connection import Connection
@@ -34,7 +34,7 @@ from suite.messages.envelope import Envelope, Recorded, header_value
 from suite.messages.events import Event
 from suite.messages.subjects import MAX_ID_BYTES, Subjects
 from suite.tasks import background
-from suite.telemetry import Attribute, annotate, instruments, sending, traceparent
+from suite.telemetry import Attribute, annotate, instruments, recording, sending, traceparent
 from suite.telemetry.instrument import Timed
 
 SETTLE_SECONDS: Final = 20.0
@@ -177,6 +177,8 @@ class Log:
 
     def _appending(self, events: Sequence[Event]) -> AbstractContextManager[None]:
         """The span of an append: one decision, called by its first event."""
+        if not recording.is_on:
+            return nullcontext()
         first = events[0]
         template = self._subjects.each_event(first.aggregate, len(first.ids), first.fact)
         attributes: dict[str, Attribute] = {"cloudevents.event_type": first.type}

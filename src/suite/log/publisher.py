@@ -152,12 +152,7 @@ class Publisher:
         self._newest = 0
         self._duration = instruments.CLIENT_OPERATION.create()
         self._sent = instruments.SENT_MESSAGES.create()
-        self._attributes = {
-            instruments.SYSTEM: "nats",
-            instruments.MESSAGING_OPERATION: "publish",
-            instruments.MESSAGING_TYPE: "send",
-            instruments.DESTINATION: jetstream.stream,
-        }
+        self._attributes = instruments.of_messages("publish", "send", jetstream.stream)
 
     def hurry(self, seconds: float) -> None:
         """From now on, try each append for at most ``seconds``, including those already under way."""

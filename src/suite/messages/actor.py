@@ -111,7 +111,7 @@ class ActorSpec(msgspec.Struct, frozen=True, kw_only=True):
     """After this time its usage events expire in the log; 0: never."""
     tracing: TraceSettings
     measures: bool = False
-    """Whether the node wants to know what the steps of its engine took."""
+    """Whether the node wants to know what generations, and the steps of its engine, took."""
     cores: CoreSeat | None = None
     """None: it computes with its ``threads``, whatever other models do."""
     chat_template: str | None = None
@@ -200,7 +200,7 @@ class Finished(Report, frozen=True, kw_only=True, tag="finished"):
     seconds: float
     """From when the process had the request until the generation's end."""
     timings: Timings | None = None
-    """None: nothing was generated, as the prompt was refused."""
+    """None: nothing was generated, as the prompt was refused, or the node does not measure."""
 
 
 class Step(msgspec.Struct, frozen=True, array_like=True):

@@ -387,7 +387,7 @@ class Generations:
             waited_ms = round((self._clock() - asked.since) * 1000, 3)
             offer = msgspec.json.encode(msgspec.structs.replace(handover, waited_ms=waited_ms))
             with self._sending(instance, "generate"):
-                headers = {REPLY_HEADER: reply, **_trace_header()}
+                headers = {REPLY_HEADER: reply, **telemetry.trace_headers()}
                 reply_data = await self._insist(instance, "generate", offer, HANDOVER_SECONDS, headers)
             answer = msgspec.json.decode(reply_data, type=HandoverReply)
         except (NoService, RequestTimeout) as error:
@@ -478,7 +478,8 @@ class Generations:
                 tasks.start_soon(stop_when_gone)
                 try:
                     with self._sending(instance, operation):
-                        return await self._insist(instance, operation, data, seconds, _trace_header())
+                        headers = telemetry.trace_headers()
+                        return await self._insist(instance, operation, data, seconds, headers)
                 except NoService:
                     if instance.phase == "loaded":
                         raise
@@ -487,11 +488,6 @@ class Generations:
 
     def _subject(self, instance: Instance, operation: str) -> str:
         return self._subjects.actor(self._node, instance.instance_id, operation)
-
-
-def _trace_header() -> dict[str, str]:
-    traceparent = telemetry.traceparent()
-    return {} if traceparent is None else {"traceparent": traceparent}
 
 
 def _accepted(reply: R) -> R:

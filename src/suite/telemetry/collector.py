@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("suite.telemetry")
 
-Signal: TypeAlias = Literal["traces", "metrics"]
+SignalName: TypeAlias = Literal["traces", "metrics"]
 
 POLICY: Final = Policy(failures=1, first_pause_seconds=1.0, longest_pause_seconds=300.0)
 """Spans that were not exported are lost anyway, so a single failure is enough to wait."""
@@ -53,7 +53,7 @@ class Collector:
 
     def __init__(
         self,
-        signal: Signal,
+        signal: SignalName,
         *,
         node: str = "",
         level: int = logging.WARNING,
@@ -61,7 +61,7 @@ class Collector:
     ) -> None:
         """``level`` is the log level for outages."""
         self.breaker = CircuitBreaker("otlp", signal, POLICY, node=node, clock=clock)
-        self._signal: Signal = signal
+        self._signal: SignalName = signal
         self._level = level
         self._has_refused = False
         for name in _TOLD_HERE:
@@ -116,7 +116,7 @@ class Collector:
         self.answered()
 
 
-def protocol(signal: Signal, environ: Mapping[str, str] = os.environ) -> str:
+def protocol(signal: SignalName, environ: Mapping[str, str] = os.environ) -> str:
     """How a signal is sent: as the standard variables say, or else over HTTP. Raises InvalidConfiguration."""
     names = (f"OTEL_EXPORTER_OTLP_{signal.upper()}_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL")
     for name in names:

@@ -16,9 +16,9 @@ _POLL_SECONDS: Final = 0.01
 
 
 def finish(shutdown: Callable[[], None], collector: Collector | None) -> None:
-    """Run the shutdown of a provider, which exports what it still has.
+    """Run the shutdown of a provider, or of a part of one, which exports what it still has.
 
-    Waits up to `SHUTDOWN_SECONDS`, but not for a collector that is known to be away.
+    Waits up to `SHUTDOWN_SECONDS`, but not for a collector that is known to be away. None: it needs none.
     """
     thread = threading.Thread(target=shutdown, name="telemetry-end", daemon=True)
     thread.start()

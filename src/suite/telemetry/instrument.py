@@ -17,8 +17,8 @@ from opentelemetry.metrics import CallbackOptions, Observation
 from suite.telemetry.measuring import meter
 from suite.telemetry.spans import error_type
 
-Attributes: TypeAlias = Mapping[str, str]
-Observe: TypeAlias = Callable[[], Iterable[tuple[float, Attributes]]]
+SeriesAttributes: TypeAlias = Mapping[str, str]
+Observe: TypeAlias = Callable[[], Iterable[tuple[float, SeriesAttributes]]]
 """The values at this moment, each with the attributes of its series. Any thread may call it."""
 
 
@@ -85,7 +85,7 @@ class Timed:
 
     __slots__ = ("_attributes", "_began", "_histogram")
 
-    def __init__(self, histogram: metrics.Histogram, attributes: Attributes) -> None:
+    def __init__(self, histogram: metrics.Histogram, attributes: SeriesAttributes) -> None:
         self._histogram = histogram
         self._attributes = attributes
         self._began = 0.0

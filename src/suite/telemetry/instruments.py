@@ -14,12 +14,14 @@ ERROR: Final = "error.type"
 OPERATION: Final = "gen_ai.operation.name"
 PROVIDER: Final = "gen_ai.provider.name"
 TOKEN_TYPE: Final = "gen_ai.token.type"
-SYSTEM: Final = "messaging.system"
+MESSAGING_SYSTEM: Final = "messaging.system"
 MESSAGING_OPERATION: Final = "messaging.operation.name"
 MESSAGING_TYPE: Final = "messaging.operation.type"
 DESTINATION: Final = "messaging.destination.name"
 LLAMA_CPP: Final = "llama.cpp"
 """Who generates, as ``gen_ai.provider.name``."""
+NATS: Final = "nats"
+"""What carries messages, as ``messaging.system``."""
 REASON: Final = "suite.reason"
 OUTCOME: Final = "suite.outcome"
 PHASE: Final = "suite.phase"
@@ -294,27 +296,27 @@ PROCESS_DURATION: Final = Histogram(
     name="messaging.process.duration",
     unit="s",
     description="How long an action took; that of a generation ends when the model's process has it.",
-    attributes=(SYSTEM, MESSAGING_OPERATION, MESSAGING_TYPE, DESTINATION, ERROR),
+    attributes=(MESSAGING_SYSTEM, MESSAGING_OPERATION, MESSAGING_TYPE, DESTINATION, ERROR),
     buckets=_ACTION_SECONDS,
 )
 CLIENT_OPERATION: Final = Histogram(
     name="messaging.client.operation.duration",
     unit="s",
     description="How long it took until the server had a publish to the log, or a request its answer.",
-    attributes=(SYSTEM, MESSAGING_OPERATION, MESSAGING_TYPE, DESTINATION, ERROR),
+    attributes=(MESSAGING_SYSTEM, MESSAGING_OPERATION, MESSAGING_TYPE, DESTINATION, ERROR),
     buckets=_MESSAGE_SECONDS,
 )
 SENT_MESSAGES: Final = Counter(
     name="messaging.client.sent.messages",
     unit="{message}",
     description="Messages that were published to the log.",
-    attributes=(SYSTEM, MESSAGING_OPERATION, MESSAGING_TYPE, DESTINATION),
+    attributes=(MESSAGING_SYSTEM, MESSAGING_OPERATION, MESSAGING_TYPE, DESTINATION),
 )
 CONSUMED_MESSAGES: Final = Counter(
     name="messaging.client.consumed.messages",
     unit="{message}",
     description="Messages of the log that were read.",
-    attributes=(SYSTEM, MESSAGING_OPERATION, MESSAGING_TYPE, DESTINATION),
+    attributes=(MESSAGING_SYSTEM, MESSAGING_OPERATION, MESSAGING_TYPE, DESTINATION),
 )
 APPEND_DURATION: Final = Histogram(
     name="suite.log.append.duration",
@@ -395,3 +397,13 @@ ALL: Final[tuple[Definition, ...]] = tuple(
     each for each in tuple(globals().values()) if isinstance(each, Definition)
 )
 """All of them, in the order in which they stand here."""
+
+
+def of_messages(operation: str, kind: str, destination: str) -> dict[str, str]:
+    """The attributes of what is done with messages; `kind`: as the conventions know it, such as ``send``."""
+    return {
+        MESSAGING_SYSTEM: NATS,
+        MESSAGING_OPERATION: operation,
+        MESSAGING_TYPE: kind,
+        DESTINATION: destination,
+    }

@@ -59,7 +59,6 @@ def measuring(
     process: str,
     place: str | None = None,
     exposed: bool = False,
-    tell_outages: bool = True,
 ) -> Iterator[Exposition | None]:
     """Measure during the block, as a `suite.telemetry.resource`.
 
@@ -67,9 +66,8 @@ def measuring(
 
     ``mode`` is where they go by themselves: ``off`` for nowhere, ``console`` (lines on stderr) or ``otlp``,
     every minute unless ``OTEL_METRIC_EXPORT_INTERVAL`` says otherwise. The standard
-    ``OTEL_EXPORTER_OTLP_*`` variables configure the OTLP exporter. ``tell_outages`` says whether this process
-    is the one that warns when the collector cannot be reached. The end of the block waits as `tracing` does.
-    Raises NotInstalled if the packages for OTLP are not installed.
+    ``OTEL_EXPORTER_OTLP_*`` variables configure the OTLP exporter. The end of the block waits as
+    `tracing` does. Raises NotInstalled if the packages for OTLP are not installed.
     """
     if mode == "off" and not exposed:
         yield None
@@ -78,7 +76,7 @@ def measuring(
 
     collector = None
     if mode == "otlp":
-        collector = collector_of("metrics", "metrics = otlp", node=node, tell_outages=tell_outages)
+        collector = collector_of("metrics", "metrics = otlp", node=node)
     exposition = _exposition() if exposed else None
     readers = [*_readers(mode, collector), *([] if exposition is None else [exposition])]
     provider = MeterProvider(

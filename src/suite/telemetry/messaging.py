@@ -9,14 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from typing import Final
 
 from opentelemetry.trace import SpanKind
 
 from suite.telemetry import providers
-from suite.telemetry.spans import Attribute, is_sampled, span
-
-SYSTEM: Final = "nats"
+from suite.telemetry.instruments import NATS
+from suite.telemetry.spans import Attribute, continuing, is_sampled, span
 
 
 def sending(
@@ -32,7 +30,7 @@ def sending(
     return span(
         f"{operation} {template}",
         {
-            "messaging.system": SYSTEM,
+            "messaging.system": NATS,
             "messaging.operation.name": operation,
             "messaging.operation.type": "send",
             "messaging.destination.template": template,
@@ -44,20 +42,19 @@ def sending(
 
 
 def processing(
-    operation: str,
     template: str,
     *,
-    headers: Mapping[str, str] | None = None,
+    headers: Mapping[str, str],
     attributes: Mapping[str, Attribute] = {},
 ) -> AbstractContextManager[None]:
     """A span around processing a message with these headers."""
     if not providers.recording.is_on:
-        return span("", headers=headers)
+        return continuing(headers)
     return span(
-        f"{operation} {template}",
+        f"process {template}",
         {
-            "messaging.system": SYSTEM,
-            "messaging.operation.name": operation,
+            "messaging.system": NATS,
+            "messaging.operation.name": "process",
             "messaging.operation.type": "process",
             "messaging.destination.template": template,
             **attributes,
@@ -80,7 +77,7 @@ def folding(consumer: str, stream: str, traceparents: Iterable[str | None]) -> A
     return span(
         f"fold {consumer}",
         {
-            "messaging.system": SYSTEM,
+            "messaging.system": NATS,
             "messaging.operation.name": "fold",
             "messaging.operation.type": "process",
             "messaging.destination.name": stream,

@@ -7,7 +7,7 @@ OpenTelemetry has one provider of spans for each process. Metrics have switches 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from opentelemetry.sdk.trace.export import SpanExporter
 
     from suite.circuit_breaker import CircuitBreaker
-    from suite.telemetry.collector import Collector, Signal
+    from suite.telemetry.collector import Collector, SignalName
 
 SCHEMA_URL: Final = "https://opentelemetry.io/schemas/1.45.0"
 """Which version of the conventions the names of attributes are from."""
@@ -38,6 +38,8 @@ _MOST_AT_ONCE: Final = 16
 """How many spans are exported at once if they have texts: 3 MiB at most, as gRPC takes 4 MiB."""
 _MOST_WAITING: Final = 256
 """How many wait for that if they have texts: 48 MiB at most."""
+_MOST_KEPT: Final = {"most_parts": 64, "most_spans": 8}
+"""What is kept of traces that are not exported, if they have texts: 96 MiB, were there some in every span."""
 
 
 class Recording:
@@ -74,8 +76,8 @@ def tracing(
 
     The standard ``OTEL_EXPORTER_OTLP_*`` variables configure the OTLP exporter. ``tell_outages`` says whether
     this process is the one that warns when the collector cannot be reached. The end of the block waits up to
-    `suite.telemetry.ending.SHUTDOWN_SECONDS` for the last export, but not for a collector that is known to be
-    down. Raises NotInstalled if the packages for OTLP are not installed.
+    `suite.telemetry.ending.SHUTDOWN_SECONDS` for the disk and as long for the last export, but not for a
+    collector that is known to be down. Raises NotInstalled if the packages for OTLP are not installed.
     """
     if settings.mode == "off":
         yield
@@ -93,9 +95,13 @@ def tracing(
     finally:
         recording.is_on = recording.content = False
         recording.breaker = None
-        for each in kept:  # a disk is soon done, and waits for no collector
-            each.shutdown()
+        finish(lambda: _shut_down(kept), None)  # a disk waits for no collector
         finish(provider.shutdown, collector)
+
+
+def _shut_down(processors: Iterable[SpanProcessor]) -> None:
+    for each in processors:
+        each.shutdown()
 
 
 def _tracer(provider: trace.TracerProvider) -> trace.Tracer:
@@ -111,7 +117,8 @@ def _spans(settings: TraceSettings, source: Resource, exporting: Sequence[SpanPr
     provider = TracerProvider(
         sampler=FollowingSampler(settings.ratio), resource=source, shutdown_on_exit=False
     )
-    provider.add_span_processor(FailuresAndSlow(exporting, slow_seconds=settings.slow_seconds))
+    kept = _MOST_KEPT if settings.content else {}
+    provider.add_span_processor(FailuresAndSlow(exporting, slow_seconds=settings.slow_seconds, **kept))
     return provider
 
 
@@ -147,7 +154,7 @@ def _batching(
     return BatchSpanProcessor(exporter, waiting, milliseconds, at_once)
 
 
-def collector_of(signal: Signal, setting: str, *, node: str, tell_outages: bool) -> Collector:
+def collector_of(signal: SignalName, setting: str, *, node: str, tell_outages: bool = True) -> Collector:
     """The collector that a setting asks for. Raises NotInstalled without the packages for OTLP."""
     require("otlp", setting)
     from suite.telemetry.collector import Collector

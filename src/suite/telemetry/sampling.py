@@ -71,10 +71,18 @@ class _Part:
 class FailuresAndSlow(SpanProcessor):
     """Passes spans on that are sampled, and parts of traces that fail or take long."""
 
-    def __init__(self, then: Sequence[SpanProcessor], *, slow_seconds: float) -> None:
-        """`then`: who gets them."""
+    def __init__(
+        self,
+        then: Sequence[SpanProcessor],
+        *,
+        slow_seconds: float,
+        most_parts: int = MOST_PARTS,
+        most_spans: int = MOST_SPANS,
+    ) -> None:
+        """`then`: who gets them; `most_parts`, `most_spans`: see `MOST_PARTS` and `MOST_SPANS`."""
         self._then = tuple(then)
         self._slow_ns = slow_seconds * _NANOSECONDS
+        self._most_parts, self._most_spans = most_parts, most_spans
         self._parts: dict[int, _Part] = {}
         self._lock = threading.Lock()
 
@@ -85,7 +93,7 @@ class FailuresAndSlow(SpanProcessor):
             return
         with self._lock:
             part = self._parts.get(context.trace_id)
-            if part is None and len(self._parts) < MOST_PARTS:
+            if part is None and len(self._parts) < self._most_parts:
                 part = self._parts[context.trace_id] = _Part()
             if part is not None:
                 part.open += 1
@@ -109,7 +117,7 @@ class FailuresAndSlow(SpanProcessor):
         part.open -= 1
         part.is_wanted = part.is_wanted or self._is_wanted(span)
         part.ended.append(span)
-        del part.ended[:-MOST_SPANS]
+        del part.ended[: -self._most_spans]
         return self._parts.pop(trace_id) if part.open <= 0 else None
 
     def _is_wanted(self, span: ReadableSpan) -> bool:

@@ -57,9 +57,14 @@ def span(
     `links` are the ``traceparent`` of other spans that led to this one. An exception that leaves the block
     makes it a failed one.
     """
-    if not providers.recording.is_on and not (headers and "traceparent" in headers):
-        return nullcontext()
+    if not providers.recording.is_on:
+        return continuing(headers or {})
     return _span(name, kind, headers, links, attributes)
+
+
+def continuing(headers: Mapping[str, str]) -> AbstractContextManager[None]:
+    """The trace of who has sent these headers, without a span of this process: what is left with `off`."""
+    return within(_continued(headers["traceparent"])) if "traceparent" in headers else nullcontext()
 
 
 @contextmanager
@@ -72,9 +77,6 @@ def _span(
 ) -> Iterator[None]:
     token = context.attach(_continued(headers.get("traceparent"))) if headers else None
     try:
-        if not providers.recording.is_on:
-            yield
-            return
         with providers.recording.tracer.start_as_current_span(
             name,
             kind=kind,
@@ -107,11 +109,6 @@ class OpenSpan:
         """For a link to it; None outside of any trace."""
         return _as_traceparent(trace.get_current_span(self.context).get_span_context())
 
-    def annotate(self, attributes: Attributes) -> None:
-        """Add attributes."""
-        if self._span is not None:
-            self._span.set_attributes(attributes)
-
     def end(self, error: Exception | None = None) -> None:
         """End it, as a failed one if there is an error."""
         if self._span is not None and self._span.is_recording():
@@ -124,9 +121,7 @@ def begin(
     name: str,
     attributes: Mapping[str, Attribute] = {},
     *,
-    kind: SpanKind = SpanKind.INTERNAL,
     within: Context | None = None,
-    links: Iterable[str | None] = (),
     began_ns: int | None = None,
 ) -> OpenSpan:
     """Begin a span that somebody else ends; `within`: which trace it belongs to, by default the current one.
@@ -139,9 +134,7 @@ def begin(
     begun = providers.recording.tracer.start_span(
         name,
         context=outside,
-        kind=kind,
         attributes=attributes,
-        links=_links(links),
         start_time=began_ns,
     )
     return OpenSpan(begun, outside)
@@ -183,6 +176,12 @@ def fail(error: Exception | str) -> None:
 def traceparent() -> str | None:
     """The W3C ``traceparent`` of the current span, to send in a header; None outside of any trace."""
     return _as_traceparent(trace.get_current_span().get_span_context())
+
+
+def trace_headers() -> dict[str, str]:
+    """The headers that have a message continue the current trace; none outside of any."""
+    current = traceparent()
+    return {} if current is None else {"traceparent": current}
 
 
 def trace_ids() -> TraceIds | None:

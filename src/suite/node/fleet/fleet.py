@@ -192,9 +192,8 @@ class Fleet:
             scopes.add(scope)
             try:
                 with telemetry.sending("send", self._subjects.every_node(f"action.{action}"), subject):
-                    if (traceparent := telemetry.traceparent()) is not None:
-                        headers = {**headers, "traceparent": traceparent}
-                    answer = await self._connection.request(subject, body, headers=headers, timeout=seconds)
+                    traced = {**headers, **telemetry.trace_headers()}
+                    answer = await self._connection.request(subject, body, headers=traced, timeout=seconds)
             finally:
                 scopes.discard(scope)
                 if not scopes and self._asking.get(node) is scopes:

@@ -173,8 +173,7 @@ class Forwarding:
         self._sent[token] = sent._replace(confirmed_at=anyio.current_time())
         try:
             with telemetry.sending("forward", self._subjects.every_node(operation), subject):
-                if (traceparent := telemetry.traceparent()) is not None:
-                    headers["traceparent"] = traceparent
+                headers |= telemetry.trace_headers()
                 await self._connection.publish(subject, sent.message.data, headers=headers, reply=token)
         except BaseException:
             self._forget(token)
