@@ -140,7 +140,7 @@ async def fleet(*, nodes: int, step_ms: int = 0) -> AsyncIterator[Fleet]:
         (directory / "models").mkdir()
         tiny_model(directory / "models" / f"{MODEL_ID}.gguf", context=CONTEXT)
         (directory / "suite.toml").write_text(SETTINGS)
-        server = await stack.enter_async_context(EmbeddedServer.start(directory / "nats"))
+        server = await stack.enter_async_context(EmbeddedServer.start(directory / "nats", is_shared=True))
         connection = await stack.enter_async_context(Connection.open(server.access, name="bench"))
         tasks = await stack.enter_async_context(anyio.create_task_group())
         stack.callback(tasks.cancel_scope.cancel)

@@ -14,12 +14,15 @@ from suite.node.reporter import Reporter
 async def test_a_record_that_cannot_be_read_is_no_error_of_who_logs_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(logging, "raiseExceptions", False)
     reporter = Reporter(None, "box", clock=boot_clock)  # type: ignore[arg-type]  # there is nothing to append
     before = {*logging.getLogger().handlers}
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(reporter.run)
         await anyio.wait_all_tasks_blocked()
         (hearing,) = {*logging.getLogger().handlers} - before
-        hearing.handle(logging.LogRecord("suite", logging.ERROR, "", 0, "%d", ("x",), None))
+        unreadable = logging.LogRecord("suite", logging.ERROR, "", 0, "%d", ("x",), None)
+        failed: list[logging.LogRecord] = []
+        monkeypatch.setattr(hearing, "handleError", failed.append)
+        hearing.handle(unreadable)
+        assert failed == [unreadable]
         tasks.cancel_scope.cancel()
