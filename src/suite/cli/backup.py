@@ -182,7 +182,7 @@ async def _restored(settings: Settings, path: Path) -> Report:
     from suite.bus.connection import Connection
     from suite.identity import new_id, utc_now
     from suite.log import Log
-    from suite.node.assembly import reached_nats
+    from suite.node.nats_server import reached_nats
     from suite.projections.verification import verify
 
     archive = await Archive.open(path)

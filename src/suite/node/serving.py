@@ -1,19 +1,16 @@
-"""Assembles a node, serves until it is told to stop, and shuts it down in order."""
+"""Assembles a node, has it serve, and shuts it down in order."""
 
 from __future__ import annotations
 
 import logging
-import signal
-import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing, asynccontextmanager
 from functools import partial
 
 import anyio
-import anyio.abc
 import anyio.to_thread
 
-from suite import data_directory, telemetry
+from suite import telemetry
 from suite.actions.catalogue import get_model_status, list_models
 from suite.actions.drain import drain_node
 from suite.actions.embedding import embed
@@ -44,19 +41,17 @@ from suite.bus.service import Service
 from suite.config import Settings
 from suite.errors import LogNotWritable, ReadModelUnavailable
 from suite.gpus import Gpus
-from suite.identity import Clock, NewId, Now, new_id, utc_now
+from suite.identity import Clock, NewId, Now
 from suite.legacy.service import serve_legacy
 from suite.log import Log
 from suite.log.mirror import keep_mirror
 from suite.messages.subjects import Subjects
-from suite.node.address import Address
 from suite.node.assembly import (
     Environment,
     limits_of_memories,
     make_node,
     make_pins,
     make_supervisor,
-    reached_nats,
     scanned_catalogue,
     warn_of_small_limit,
 )
@@ -71,12 +66,13 @@ from suite.node.gateway import GatewayProcess
 from suite.node.journal import Journal
 from suite.node.learning import Learning
 from suite.node.membership import LEASE_SECONDS, Membership
+from suite.node.nats_server import Nats
 from suite.node.node import Node
 from suite.node.observations import Condition, observing
 from suite.node.past import read_past
 from suite.node.pin_moves import PinMoves
 from suite.node.preloader import Preloader
-from suite.node.progress import RunningWork, StartProgress
+from suite.node.progress import RunningWork
 from suite.node.recovery import close_open_instances
 from suite.node.registrar import Registrar
 from suite.node.reporter import Reporter
@@ -85,7 +81,6 @@ from suite.node.snapshots import sweep_snapshots
 from suite.node.storage import StorageWatch
 from suite.node.users import UsersWatch
 from suite.projections.projections import Projections
-from suite.service_manager import ServiceManager
 from suite.tasks import background
 from suite.version import __version__
 
@@ -167,79 +162,28 @@ SCHEMAS = "the files of suite/schemas in the wheel, by the $id that an endpoint'
 """Where the JSON schemas of requests and replies are, as `$SRV.INFO` says it."""
 
 
-async def serve(
-    settings: Settings,
-    *,
-    take_over: bool = False,
-    on_ready: Callable[[Node], None] = lambda _: None,
-    manager: ServiceManager | None = None,
-) -> None:
-    """Serve until SIGINT or SIGTERM. After a second signal running generations are not waited for.
-
-    `on_ready` is called when the node serves, and `manager` is told how it is. Raises the error that keeps
-    the node from starting, or Fenced, LogGone or NodeLost when it may not go on.
-    """
-    manager = manager or ServiceManager.nobody()
-    async with background() as tasks:
-        serving, stop = anyio.Event(), anyio.Event()
-        tasks.start_soon(_wait_for_signals, serving, stop, tasks.cancel_scope)
-        progress = StartProgress()
-        tasks.start_soon(progress.tell)
-        tasks.start_soon(manager.starting)
-
-        def on_step(doing: str) -> None:
-            progress.step(doing)
-            manager.status(doing)
-
-        async with running_node(settings, take_over=take_over, on_step=on_step) as node:
-            progress.end()
-            serving.set()
-            on_ready(node)
-            manager.ready(f"node {node.name} serves {len(node.catalogue.models)} models")
-            tasks.start_soon(manager.feed_watchdog, node.reaches_nats)
-            await stop.wait()
-            manager.stopping()
-    logger.info("node %s has stopped", settings.node)
-
-
-async def _wait_for_signals(serving: anyio.Event, stop: anyio.Event, scope: anyio.CancelScope) -> None:
-    with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
-        async for _ in signals:
-            if stop.is_set() or not serving.is_set():
-                logger.info("stopping at once")
-                scope.cancel()
-            stop.set()
-
-
 @asynccontextmanager
-async def running_node(
+async def served_node(
     settings: Settings,
+    nats: Nats,
     *,
-    take_over: bool = False,
-    on_step: Callable[[str], None] = lambda _: None,
-    new_id: NewId = new_id,
-    now: Now = utc_now,
-    clock: Clock = time.monotonic,
+    take_over: bool,
+    on_step: Callable[[str], None],
+    new_id: NewId,
+    now: Now,
+    clock: Clock,
 ) -> AsyncIterator[Node]:
-    """A node that serves until the block ends.
-
-    `on_step` is called with what the start does next; an empty text is a step that tells by itself what it
-    waits for.
-    """
+    """A node that serves until the block ends, on this NATS. `suite.node.startup.running_node` starts one."""
     subjects = Subjects(settings.subject_root)
     breakers = Breakers(settings.node, now=now, clock=clock)
     place = str(settings.data_dir.absolute())
-    on_step(f"connecting to NATS at {settings.nats.url}" if settings.nats.url else "starting the NATS server")
     with (
-        data_directory.held(settings.data_dir),
         telemetry.tracing(settings.tracing, node=settings.node, process="node", place=place),
         measured(settings) as scrape,
         GatewayProcess.opened(settings, breakers) as gateway,
     ):
         breakers.add(telemetry.circuit_breakers())
-        Address(settings, None).withdraw()  # of a node that was killed
         async with (
-            reached_nats(settings) as nats,
             # Wait for NATS: when both are started together, the node may be up first.
             Connection.open(
                 nats.access, name=f"suite-{settings.node}", wait=settings.nats.url is not None
