@@ -44,7 +44,7 @@ _MAX_WARNINGS = 100
 _AT_ONCE_SECONDS = 0.001
 
 
-@action("list_models", route="each")
+@action("list_models", route="each", is_lookup=True)
 async def list_models(node: Node, request: ListModelsRequest, call: Call) -> ListModelsReply:
     """List the models of the catalogue; the warnings say which files were left out, and why."""
     reply = await _listed(node, request, call)
@@ -58,7 +58,7 @@ async def _listed(node: Node, request: ListModelsRequest, _: Call) -> ListModels
     return ListModelsReply(models=models, next_cursor=next_cursor, warnings=warnings)
 
 
-@action("get_model_status", route="each")
+@action("get_model_status", route="each", is_lookup=True)
 async def get_model_status(node: Node, request: GetModelStatusRequest, call: Call) -> GetModelStatusReply:
     """Get the status of one model, or of all by id."""
     reply = await _status_of(node, request, call)

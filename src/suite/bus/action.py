@@ -131,6 +131,7 @@ class Action(Generic[T]):
         aliases: tuple[str, ...] = (),
         wrappers: tuple[str, ...] = (),
         route: Route = "any",
+        is_lookup: bool = False,
     ) -> None:
         self.name = name
         self.spellings = tuple(f"{slash}{each}" for each in (name, *aliases) for slash in ("", "/"))
@@ -143,6 +144,8 @@ class Action(Generic[T]):
         self.queue = queue
         """How many more requests may wait. Any above that are refused with `overloaded`."""
         self.route = route
+        self.is_lookup = is_lookup
+        """Whether it only looks something up: then a request begins no trace, it only continues one."""
         self._wrappers = wrappers
         self.description = (handler.__doc__ or name).strip().partition("\n")[0]
 
@@ -165,13 +168,16 @@ def action(
     aliases: tuple[str, ...] = (),
     wrappers: tuple[str, ...] = (),
     route: Route = "any",
+    is_lookup: bool = False,
 ) -> Callable[[Callable[[T, R, Call], Awaitable[msgspec.Struct]]], Action[T]]:
     """Turn a handler into an action. Its annotations give the request and reply types.
 
     ``reply`` is the reply type of a handler that returns `HandedOver`. Up to ``limit`` requests run at once,
     and ``queue`` more wait. ``aliases`` are older names of the action. Older clients put the arguments into
     an object, in the field ``data`` or one of ``wrappers``; they are read as if they were at the top level.
-    ``route`` says which node serves it, where there are several.
+    ``route`` says which node serves it, where there are several. ``is_lookup`` says that it changes nothing:
+    probes, dashboards and the command line send such requests all the time, and they would bury all traces
+    of work, so only those of a caller with a trace are traced.
     """
 
     def declare(handler: Callable[[T, R, Call], Awaitable[msgspec.Struct]]) -> Action[T]:
@@ -188,6 +194,7 @@ def action(
             aliases=aliases,
             wrappers=wrappers,
             route=route,
+            is_lookup=is_lookup,
         )
 
     return declare

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import tempfile
 from collections.abc import Sequence
@@ -18,7 +17,6 @@ import msgspec
 
 from suite import data_directory
 from suite.cli.options import Target, data_dir_option, fleet_command, json_option
-from suite.config import chosen_data_dir
 from suite.errors import InvalidConfiguration, LogExists
 from suite.extras import require
 
@@ -91,7 +89,7 @@ def backup(target: Target, file: Path, no_check: bool) -> None:
     path = file / f"suite-{datetime.now(UTC):%Y%m%dT%H%M%SZ}.backup" if file.is_dir() else file
 
     async def work(client: Client) -> Report:
-        return await _taken(client, path, beside=_data_dir(target), is_checked=not no_check)
+        return await _taken(client, path, beside=target.own_data_dir, is_checked=not no_check)
 
     _show("wrote", target.run(work), as_json=target.as_json)
 
@@ -125,13 +123,6 @@ async def _checked(archive: Archive, copies: dict[str, Path]) -> Sequence[Verifi
     from suite.identity import new_id, utc_now
 
     return await check(archive, copies, new_id=new_id, now=utc_now)
-
-
-def _data_dir(target: Target) -> Path | None:
-    """The data directory of the service, if it was found by that."""
-    if target.nats_url is not None or (target.data_dir is None and os.environ.get("SUITE_NATS_URL")):
-        return None
-    return chosen_data_dir(target.data_dir, os.environ)
 
 
 def _ids(data_dir: Path | None) -> bytes | None:
@@ -248,13 +239,14 @@ async def _keep_ids(archive: Archive, data_dir: Path) -> None:
 
 def _show(what: str, report: Report, *, as_json: bool) -> None:
     from suite.cli.output import json_line
+    from suite.explanation.words import counted
     from suite.units import size
 
     if as_json:
         json_line(report)
         return
     click.echo(
-        f"{what} {report.file} ({size(report.bytes)}): {report.messages:,} events, "
+        f"{what} {report.file} ({size(report.bytes)}): {counted(report.messages, 'event')}, "
         f"up to event {report.last_seq}"
     )
     if not report.read_models:

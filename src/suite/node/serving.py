@@ -40,6 +40,7 @@ from suite.bus.kv import Leases
 from suite.bus.service import Service
 from suite.config import Settings
 from suite.errors import LogNotWritable, ReadModelUnavailable
+from suite.explanation.words import counted
 from suite.gpus import Gpus
 from suite.identity import Clock, NewId, Now
 from suite.legacy.service import serve_legacy
@@ -66,6 +67,7 @@ from suite.node.gateway import GatewayProcess
 from suite.node.journal import Journal
 from suite.node.learning import Learning
 from suite.node.membership import LEASE_SECONDS, Membership
+from suite.node.metrics_endpoint import measured
 from suite.node.nats_server import Nats
 from suite.node.node import Node
 from suite.node.observations import Condition, observing
@@ -76,7 +78,6 @@ from suite.node.progress import RunningWork
 from suite.node.recovery import close_open_instances
 from suite.node.registrar import Registrar
 from suite.node.reporter import Reporter
-from suite.node.scrape import measured
 from suite.node.snapshots import sweep_snapshots
 from suite.node.storage import StorageWatch
 from suite.node.users import UsersWatch
@@ -179,7 +180,7 @@ async def served_node(
     place = str(settings.data_dir.absolute())
     with (
         telemetry.tracing(settings.tracing, node=settings.node, process="node", place=place),
-        measured(settings) as scrape,
+        measured(settings) as metrics,
         GatewayProcess.opened(settings, breakers) as gateway,
     ):
         breakers.add(telemetry.circuit_breakers())
@@ -200,8 +201,8 @@ async def served_node(
             ) as log,
             background() as tasks,
         ):
-            if scrape is not None:
-                tasks.start_soon(scrape.serve)
+            if metrics is not None:
+                tasks.start_soon(metrics.serve)
             env = Environment(
                 settings, subjects, nats, connection, log, tasks, gateway, breakers, new_id, now, clock
             )
@@ -250,7 +251,7 @@ async def served_node(
                     nats.address.publish(http=None if gateway is None else gateway.url)
                     if gateway is not None:
                         tasks.start_soon(gateway.run)
-                    logger.info("node %s serves %d models", settings.node, len(catalogue.models))
+                    logger.info("node %s serves %s", settings.node, counted(len(catalogue.models), "model"))
                     try:
                         yield node
                     finally:

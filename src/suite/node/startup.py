@@ -18,6 +18,7 @@ import anyio.to_thread
 
 from suite import data_directory
 from suite.config import Settings
+from suite.explanation.words import counted
 from suite.identity import Clock, NewId, Now, new_id, utc_now
 from suite.node.address import Address
 from suite.node.nats_server import reached_nats
@@ -62,7 +63,7 @@ async def serve(
             progress.end()
             serving.set()
             on_ready(node)
-            manager.ready(f"node {node.name} serves {len(node.catalogue.models)} models")
+            manager.ready(f"node {node.name} serves {counted(len(node.catalogue.models), 'model')}")
             tasks.start_soon(manager.feed_watchdog, node.reaches_nats)
             await stop.wait()
             manager.stopping()

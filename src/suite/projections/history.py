@@ -13,7 +13,7 @@ from typing import ClassVar, Final, TypeAlias
 import aiosqlite
 
 from suite.messages.envelope import Recorded
-from suite.messages.events import Event, InstanceLoadStarted, NodeLifeEvent
+from suite.messages.events import Event, InstanceLoadStarted, NodeEvent
 from suite.messages.times import from_sql, to_sql
 from suite.projections.projection import EXPIRE_ROWS, Projection, remove_expired
 
@@ -29,7 +29,7 @@ class HistoryProjection(Projection):
     """Folds the events of models, instances, waits, bets and nodes."""
 
     name: ClassVar[str] = "history"
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     aggregates: ClassVar[tuple[str, ...]] = ("model", "instance", "admission", "prediction", "node")
     schema: ClassVar[str] = """
         CREATE TABLE history (
@@ -61,7 +61,7 @@ def _rows(recorded: Recorded) -> Iterator[Row]:
     node: str = getattr(event, "node", "")
     fact = f"{event.aggregate}.{event.fact}"
     expires = None if recorded.expires is None else int(recorded.expires.timestamp())
-    if isinstance(event, NodeLifeEvent):
+    if isinstance(event, NodeEvent):
         yield "", seq, node, fact, at, expires
     elif (model_id := _model_of(event)) is not None:
         yield model_id, seq, node, fact, at, expires
@@ -112,12 +112,16 @@ async def newest(
     return places
 
 
-async def node_events(db: aiosqlite.Connection, until: datetime) -> dict[str, int]:
-    """The newest start or end of each node until a time."""
+async def node_events(db: aiosqlite.Connection, until: datetime) -> dict[str, dict[str, int]]:
+    """For each node: the newest event about itself of each kind until a time."""
     rows = await db.execute_fetchall(
-        "SELECT node, max(seq) FROM history WHERE model_id = '' AND at <= ? GROUP BY node", (to_sql(until),)
+        "SELECT node, fact, max(seq) FROM history WHERE model_id = '' AND at <= ? GROUP BY node, fact",
+        (to_sql(until),),
     )
-    return dict(rows)  # type: ignore[arg-type]
+    nodes: dict[str, dict[str, int]] = {}
+    for node, fact, seq in rows:
+        nodes.setdefault(node, {})[fact] = seq
+    return nodes
 
 
 async def eviction(db: aiosqlite.Connection, model_id: str, node: str, seq: int) -> int | None:

@@ -360,6 +360,8 @@ class HealthCheckReply(FleetReply, frozen=True, kw_only=True):
     """Where the first of them stands, and why it is none."""
     nodes: tuple[str, ...] = ()
     """The nodes of the fleet that this one works with, and itself."""
+    stopping: tuple[str, ...] = ()
+    """The nodes that end what they have begun, and do not answer any more."""
     draining: tuple[str, ...] = ()
     """Those of them that take no new work: they are being drained, or they stop."""
     node_health: tuple[NodeHealth, ...] = ()

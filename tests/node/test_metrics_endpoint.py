@@ -16,7 +16,7 @@ from prometheus_client.registry import Collector
 from suite.config import Settings
 from suite.errors import InvalidConfiguration, PortTaken
 from suite.listening import listening, url_of
-from suite.node.scrape import measured
+from suite.node.metrics_endpoint import measured
 from support.gateway import RunningGateway
 
 
