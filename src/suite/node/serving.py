@@ -38,6 +38,7 @@ from suite.bus import credentials
 from suite.bus.connection import Connection
 from suite.bus.kv import Leases
 from suite.bus.service import Service
+from suite.catalogue import Model
 from suite.config import Settings
 from suite.errors import LogNotWritable, ReadModelUnavailable
 from suite.explanation.words import counted
@@ -246,7 +247,7 @@ async def served_node(
                 await supervisor.sizes.wait_recalled()
                 warn_of_small_limit(supervisor, catalogue)
                 node = make_node(env, reporter, catalogue, journal, projections, learning, supervisor, pins)
-                _start_background(env, node)
+                _start_background(env, node, reporter)
                 async with node.fleet.joined(), _service(env, node) as service:
                     nats.address.publish(http=None if gateway is None else gateway.url)
                     if gateway is not None:
@@ -305,7 +306,7 @@ async def _prepare(env: Environment) -> Reporter:
     return reporter
 
 
-def _start_background(env: Environment, node: Node) -> None:
+def _start_background(env: Environment, node: Node, reporter: Reporter) -> None:
     """Start what a node does by itself, without a request."""
     settings, tasks = env.settings, env.tasks
     if settings.measures:
@@ -315,7 +316,11 @@ def _start_background(env: Environment, node: Node) -> None:
     tasks.start_soon(node.integrity.run)
     tasks.start_soon(node.learning.run)
     content = ContentWatch(settings, node.catalogue, node.supervisor, tasks)
-    registrar = Registrar(env.log, env.subjects, settings.node, node.catalogue, content.known)
+    registrar = Registrar(
+        *(env.log, env.subjects, settings.node, node.catalogue),
+        on_digest=content.known,
+        on_refused=partial(_report_refused, reporter),
+    )
     tasks.start_soon(registrar.run)
     tasks.start_soon(_follow_files, node, registrar, content)
     preloader = Preloader(node, settings.prediction_interval_seconds)
@@ -324,6 +329,12 @@ def _start_background(env: Environment, node: Node) -> None:
     if settings.enable_gguf_management:
         tasks.start_soon(node.pins.run)
         tasks.start_soon(_lead, env, node, preloader)
+
+
+def _report_refused(reporter: Reporter, model: Model) -> None:
+    """Have it stand among the errors that a model cannot be loaded, before anybody asks for it."""
+    if model.error is not None:
+        reporter.report(model.error.code, model.error.message, "warning", model_id=model.model_id)
 
 
 def _condition(node: Node) -> Condition:
