@@ -1,6 +1,6 @@
 """Has each node of the fleet answer a request for itself, and makes one reply of theirs (ADR 58)::
 
-    @action("get_stats", route="each", is_lookup=True)
+    @action("get_stats", route="each")
     @gathered("get_stats", merged_stats)
     async def get_stats(node: Node, request: GetStatsRequest, call: Call) -> GetStatsReply:
         ...  # of this node alone
@@ -75,7 +75,7 @@ def gathered(
             answers = await ask_all(
                 node,
                 name,
-                {other: asked for other in node.fleet.others if other not in node.fleet.stopping},
+                dict.fromkeys(node.fleet.answering, asked),
                 kind,
                 call,
                 own=lambda: handler(node, request, call),

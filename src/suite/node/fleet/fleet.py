@@ -124,6 +124,11 @@ class Fleet:
         return tuple(sorted(name for name, state in self.others.items() if state.is_stopping))
 
     @property
+    def answering(self) -> tuple[str, ...]:
+        """The other nodes that answer what they are asked: all but those that stop."""
+        return tuple(name for name, state in self.others.items() if not state.is_stopping)
+
+    @property
     def others(self) -> Mapping[str, NodeState]:
         """What the other nodes have told of themselves last, by name."""
         return self.peers.states
