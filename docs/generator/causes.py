@@ -56,6 +56,8 @@ BY_ACTION: Final[Mapping[str, tuple[str, ...]]] = {
         "no_chat_template",
         "invalid_chat",
         "unsupported_content",
+        "invalid_picture",
+        "picture_too_large",
         "invalid_grammar",
         "invalid_schema",
         "schema_not_supported",

@@ -100,10 +100,24 @@ class InvalidChat(SuiteError):
 
 
 class UnsupportedContent(SuiteError):
-    """Models here read text only: send the message without pictures, audio and files."""
+    """The model cannot read this: send the message without it, or choose a model that reads pictures."""
 
     code = "unsupported_content"
     status = 400
+
+
+class InvalidPicture(SuiteError):
+    """The picture cannot be read: the message says why."""
+
+    code = "invalid_picture"
+    status = 400
+
+
+class PictureTooLarge(SuiteError):
+    """The picture has too many bytes or pixels: make it smaller."""
+
+    code = "picture_too_large"
+    status = 413
 
 
 class InvalidGrammar(SuiteError):

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import pytest
 
 from suite.engine.engine import Engine
 from suite.engine.generation import EngineRequest, Generation
+from suite.engine.pictures.tokens import Piece
 from suite.engine.reasoning import Reasoning
 from suite.engine.sampler import SamplingParams
 from suite.errors import SuiteError
@@ -71,6 +72,7 @@ def asked(
     prompt_logprobs: int | None = None,
     is_forgotten: bool = False,
     reasoning: Reasoning | None = None,
+    pictures: Mapping[int, Piece] | None = None,
     clock: Clock | None = None,
 ) -> Asked:
     order = EngineRequest(
@@ -86,6 +88,7 @@ def asked(
         prompt_logprobs=prompt_logprobs,
         is_forgotten=is_forgotten,
         reasoning=reasoning,
+        pictures=pictures or {},
     )
     return Asked(Generation(order, clock or Clock()))
 

@@ -117,6 +117,7 @@ def _settings(spec: ActorSpec) -> ContextSettings:
         prompt_step_tokens=spec.prompt_step_tokens,
         max_step_seconds=spec.max_step_ms / 1000,
         slots=spec.slots,
+        projector=spec.projector,
     )
 
 

@@ -22,6 +22,7 @@ from suite.actors.choice import PendingChoice
 from suite.actors.feed import Feed, TextDelta
 from suite.actors.metrics import timings, usage
 from suite.actors.moving import Moving
+from suite.actors.pictures import Pictures
 from suite.actors.preparation import engine_request, prepare
 from suite.actors.tracing import generating, note_answer, note_text, operation_of
 from suite.bus.absence import Absence
@@ -65,6 +66,7 @@ class GenerationResources(msgspec.Struct, frozen=True, kw_only=True):
     log: Log
     engine: EngineThread
     prompter: Prompter
+    pictures: Pictures
     grammars: Grammars
     clock: Clock
     new_seed: Callable[[], int]
@@ -224,6 +226,7 @@ class ClientGeneration:
         with self._preparing as preparing:
             if deadline is not None:
                 preparing.deadline = anyio.current_time() + deadline - resources.clock()
+            request = await resources.pictures.placed(request)
             prepared = await prepare(
                 request, resources.prompter, resources.grammars, session, seed=self._seed, deadline=deadline
             )

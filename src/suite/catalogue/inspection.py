@@ -13,6 +13,7 @@ from suite.catalogue.entry import Entry
 from suite.catalogue.files import ModelFile, gone
 from suite.catalogue.kv_cache import KvCache, budget, estimated, kv_cache
 from suite.catalogue.model import Model, with_claim_checked
+from suite.catalogue.projectors import UNPAIRED, pair
 from suite.config import ModelSettings
 from suite.domain.footprint import Footprint
 from suite.engine.gguf.file import GgufInfo, inspect
@@ -83,6 +84,7 @@ class Inspection:
             except InvalidConfiguration as invalid:
                 logger.warning("model %s cannot be loaded: %s", model_id, invalid)
                 error = invalid
+        pairing = UNPAIRED if info is None else pair(file.path, info, file.projectors, settings.projector)
         model = Model(
             model_id=model_id,
             file=file,
@@ -93,7 +95,8 @@ class Inspection:
             fingerprint=seen,
             settings=settings,
             kv_cache=cache,
-            estimate=estimated(cache, settings, info) if info and cache else None,
+            estimate=estimated(cache, settings, info, pairing.projector) if info and cache else None,
+            pairing=pairing,
         )
         return with_claim_checked(model)
 

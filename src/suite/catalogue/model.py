@@ -11,10 +11,12 @@ import msgspec
 from suite.catalogue.files import ModelFile
 from suite.catalogue.kv_cache import KvCache, budget, smaller
 from suite.catalogue.outage import Outage
+from suite.catalogue.projectors import UNPAIRED, Pairing
 from suite.config import ModelSettings
 from suite.domain.footprint import NOTHING, Footprint
 from suite.engine.gguf.file import GgufInfo
 from suite.engine.gguf.placement import place
+from suite.engine.gguf.projector import ProjectorInfo
 from suite.errors import ModelFileIncomplete, ModelFileInvalid, SuiteError
 from suite.messages.actions.status import FileState, MemoryEstimate
 from suite.messages.decisions import RAM
@@ -45,6 +47,18 @@ class Model(msgspec.Struct, frozen=True, kw_only=True):
     kv_cache: KvCache | None
     """None when there is an error."""
     estimate: MemoryEstimate | None
+    pairing: Pairing = UNPAIRED
+    """By which projector it reads pictures, or why it reads none."""
+
+    @property
+    def projector(self) -> ProjectorInfo | None:
+        """The projector by which it reads pictures; None: it reads none."""
+        return self.pairing.projector
+
+    @property
+    def reads_no_pictures(self) -> str:
+        """Why it reads no pictures."""
+        return self.pairing.lack
 
     @property
     def file_state(self) -> FileState:
@@ -73,7 +87,9 @@ class Model(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def capabilities(self) -> tuple[str, ...]:
         """The configured capabilities, or else those guessed from the file."""
-        return self.settings.capabilities or (self.info.capabilities if self.info else ())
+        if self.settings.capabilities or self.info is None:
+            return self.settings.capabilities
+        return (*self.info.capabilities, *(("vision",) if self.projector else ()))
 
     @property
     def context_tokens(self) -> int:
@@ -94,7 +110,8 @@ class Model(msgspec.Struct, frozen=True, kw_only=True):
             cache.cache_tokens,
             cache.flash_attention,
         )
-        loads = (form, settings.batch_tokens, settings.n_gpu_layers, settings.n_threads)
+        projector = () if self.projector is None else (self.projector.path.name, self.projector.tensor_bytes)
+        loads = (form, settings.batch_tokens, settings.n_gpu_layers, settings.n_threads, *projector)
         return sha256(msgspec.json.encode(loads)).hexdigest()[:_KEY_CHARACTERS]
 
     @property
@@ -134,6 +151,8 @@ class Model(msgspec.Struct, frozen=True, kw_only=True):
             gpu_layers=gpu_layers,
             gpus=limits.gpus,
         )
+        if self.projector is not None and (on_gpu := next((each for each in placed if each != RAM), None)):
+            placed[on_gpu] += self.projector.tensor_bytes  # in RAM, the estimate has it
         return Footprint(placed.pop(RAM), placed)
 
 
@@ -146,7 +165,9 @@ def with_claim_checked(model: Model) -> Model:
         f"{model.model_id} is damaged: its file has another SHA-256 than its name in the store says; "
         f"let {model.file.entry.source} download it again"
     )
-    return msgspec.structs.replace(model, error=error, info=None, kv_cache=None, estimate=None)
+    return msgspec.structs.replace(
+        model, error=error, info=None, kv_cache=None, estimate=None, pairing=UNPAIRED
+    )
 
 
 def with_digest_before(now: Model, before: Model | None) -> Model:

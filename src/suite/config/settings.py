@@ -113,6 +113,9 @@ class ModelSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     """Only shown in the model's status; a number, or a word such as `high`."""
     chat_template: str | None = None
     """Replaces the model's own chat template: a Jinja template, or the path of a file with one."""
+    projector: str | None = None
+    """The file of the projector (mmproj) by which it reads pictures: a path, relative to the model's folder;
+    `none`: it reads none. Default: one in its folder that is named like it and fits."""
     enabled: bool = True
     """Whether it can be used."""
 

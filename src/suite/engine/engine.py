@@ -24,7 +24,7 @@ from suite.engine.slots import Slots
 from suite.engine.snapshots.file import Saved
 from suite.engine.snapshots.snapshots import Snapshots
 from suite.engine.text import visible_tokens
-from suite.errors import GenerationFailed, PromptTooLong, SuiteError
+from suite.errors import ConversationGone, GenerationFailed, PromptTooLong, SuiteError
 from suite.identity import Clock
 from suite.messages.actor import Cleared
 from suite.messages.events import Outcome
@@ -124,6 +124,7 @@ class Engine:
         self._admit()
         self._close_gaps()
         began = self._clock()
+        self._decode_picture()
         shares = self._decode()
         self._sample_and_learn(shares)
         if self.on_step is not None and shares:
@@ -339,6 +340,26 @@ class Engine:
                 self._free_cache()
         return ()
 
+    def _decode_picture(self) -> None:
+        """Decode a piece of a picture, of the first run that has one next: no batch may have it."""
+        while (run := self._scheduler.next_picture()) is not None and run.slot is not None:
+            piece = run.picture
+            if piece is None:
+                self._discard(run, _picture_gone())
+                return
+            self._share_cores([BatchShare(run, len(piece.tokens))])
+            try:
+                decoded = self._backend.decode_picture(run.slot.sequence, len(run.slot.tokens), piece)
+            except SuiteError as error:
+                self._discard(run, error)
+                return
+            if decoded:
+                run.slot.tokens += piece.tokens
+                del run.pending[: len(piece.tokens)]
+                return
+            if not self._conversations.make_room():
+                self._free_cache()
+
     def _share_cores(self, shares: Sequence[BatchShare]) -> None:
         """Compute the next batch with as many threads as it is due."""
         if self._cores is not None:
@@ -454,3 +475,9 @@ class Engine:
             self._end(run, "length")
         elif len(run.slot.tokens) >= self._backend.context_tokens:
             self._end(run, "context_full")
+
+
+def _picture_gone() -> ConversationGone:
+    return ConversationGone(
+        "a picture of the conversation would have to be read again: send all of it, without continue"
+    )

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import msgspec
 
+from suite.engine.pictures.tokens import Piece
 from suite.engine.reasoning import Reasoning
 from suite.engine.sampler import SamplingParams
 from suite.identity import Clock
@@ -15,6 +18,8 @@ class EngineRequest(msgspec.Struct, frozen=True, kw_only=True):
     """A request to the engine to generate text, with the prompt as tokens."""
 
     prompt: list[int]
+    pictures: Mapping[int, Piece] = {}
+    """The pieces of pictures in the prompt, by the first of the tokens that stand for each."""
     max_tokens: int
     stop: tuple[str, ...]
     sampling: SamplingParams

@@ -21,6 +21,8 @@ from typing import NamedTuple
 from suite.engine.backend import BatchEntry, TokenSampler
 from suite.engine.generation import Generation
 from suite.engine.listener import Listener
+from suite.engine.pictures.tokens import Piece as PicturePiece
+from suite.engine.pictures.tokens import is_stand_in, text_ahead
 from suite.engine.reasoning import AnswerStream
 from suite.engine.slots import Slot, common_prefix
 from suite.engine.step_time import Piece, StepTime, StepWork
@@ -53,6 +55,24 @@ class Run:
         """Whether its slot is to be cleared when it ends; kept here while it is preempted and has no slot."""
         self.arrival = arrival
         self.rank = (now - PRIORITY_SECONDS * request.priority, arrival)
+
+    @property
+    def is_at_picture(self) -> bool:
+        """Whether a picture is to be decoded next, which goes without a batch."""
+        return bool(self.pending) and is_stand_in(self.pending[0])
+
+    @property
+    def picture(self) -> PicturePiece | None:
+        """The piece of a picture that is to be decoded next; None if it is not known any more."""
+        piece = self.generation.request.pictures.get(self.pending[0])
+        is_next = piece is not None and tuple(self.pending[: len(piece.tokens)]) == piece.tokens
+        return piece if is_next else None
+
+    @property
+    def text_ahead(self) -> int:
+        """How many tokens are to be decoded before the next picture."""
+        has_pictures = self.generation.request.pictures or self.generation.request.continues
+        return text_ahead(self.pending) if has_pictures else len(self.pending)
 
     @property
     def is_scored(self) -> bool:
@@ -238,6 +258,10 @@ class Scheduler:
             seconds = self._seconds_for_prompts(len(answers), spent)
         return answers + self._pieces(room, seconds)
 
+    def next_picture(self) -> Run | None:
+        """The first of the runs that have a picture to be decoded next."""
+        return next((run for run in self.running if run.is_at_picture), None)
+
     def learn(self, work: StepWork, seconds: float) -> None:
         """Take account of how long a step took."""
         self._step_time.learn(work, seconds)
@@ -265,7 +289,7 @@ class Scheduler:
         urgency = {
             run: min(_rank(each) for each in (run, *followers.get(run, ())))
             for run in self.running
-            if not run.prefilled
+            if not run.prefilled and not run.is_at_picture
         }
         pieces: list[BatchShare] = []
         scored = self._scored_tokens
@@ -274,7 +298,7 @@ class Scheduler:
             position = 0 if run.slot is None else len(run.slot.tokens)
             fitting = max(self._step_time.tokens_within(seconds, position), 0 if pieces else 1)
             led = followers.get(run, ())
-            tokens = min(room, fitting, len(run.pending), _longest_piece(run, led))
+            tokens = min(room, fitting, run.text_ahead, _longest_piece(run, led))
             if tokens <= 0 or urgency[run] > last:
                 break
             if run.is_scored:

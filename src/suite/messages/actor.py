@@ -116,6 +116,8 @@ class ActorSpec(msgspec.Struct, frozen=True, kw_only=True):
     """None: it computes with its ``threads``, whatever other models do."""
     chat_template: str | None = None
     """Replaces the model's own: the text of a template, or the path of a file with one."""
+    projector: str | None = None
+    """The path of the projector (mmproj) by which it reads pictures; None: it reads none."""
     confinement: ConfinementSpec | None = None
     """None: it keeps every right of its node's user."""
 

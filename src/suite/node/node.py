@@ -291,6 +291,7 @@ async def actor_spec(
         tracing=settings.tracing,
         measures=settings.measures,
         chat_template=model.settings.chat_template,
+        projector=None if model.projector is None else str(model.projector.path),
         confinement=ConfinementSpec(memory_bytes=limits.ram) if settings.confinement else None,
     )
 

@@ -146,6 +146,8 @@ class ModelInfo(msgspec.Struct, frozen=True, kw_only=True):
     capabilities: tuple[str, ...]
     model_path: str
     """The path of its file; of a split model, of the first part."""
+    projector: str | None = None
+    """The path of the projector (mmproj) by which it reads pictures; null: it reads none."""
     file_state: FileState = "present"
     """Whether its file is there and whole; the error says more."""
     file_bytes: int
