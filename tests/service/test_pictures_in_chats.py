@@ -39,7 +39,9 @@ async def test_a_model_with_a_projector_beside_it_reads_pictures(tmp_path: Path)
         status = (await client.get_model_status("seeing")).model
         assert status is not None and status.capabilities == ("chat", "vision")
         assert status.projector == str(models / "mmproj-seeing-f16.gguf")
-        with pytest.raises(UnsupportedContent, match="blind reads no pictures: it has no projector"):
+        with pytest.raises(
+            UnsupportedContent, match="is a picture, and blind reads none: it has no projector"
+        ):
             await client.generate_text("blind", messages=[message(RED)])
         blind = (await client.get_model_status("blind")).model
         assert blind is not None and not blind.loaded, "that needs no load"

@@ -64,7 +64,7 @@ async def generate_text(node: Node, request: GenerateTextRequest, call: Call) ->
         model = await _loadable(node, request, call)
         if model.info is not None and not model.info.generates:
             raise CannotGenerate
-        _check_reads_pictures(model, request.messages)
+        _check_reads_pictures(model, request.messages or ())
         warnings = (*call.warnings, *context_warnings(model, request.context_length))
         if request.stream:
             await call.send(Accepted(generation_id=generation_id, node=node.name))
@@ -213,9 +213,15 @@ def _told(cleared: Cleared) -> str:
 
 def check_content(messages: Sequence[ChatMessage], *, takes_pictures: bool = False) -> None:
     """Raises UnsupportedContent or InvalidPicture for a part that no model reads, with the path to it."""
+    for field, part in _parts(messages):
+        _check_part(field, part, takes_pictures)
+
+
+def _parts(messages: Sequence[ChatMessage]) -> Iterator[tuple[str, ContentPart]]:
+    """Each part of their contents, with how to name it."""
     for index, message in enumerate(messages):
         for part, each in enumerate(message.content if isinstance(message.content, tuple) else ()):
-            _check_part(f"field 'messages[{index}].content[{part}]'", each, takes_pictures)
+            yield f"field 'messages[{index}].content[{part}]'", each
 
 
 def _check_part(field: str, part: ContentPart, takes_pictures: bool) -> None:
@@ -223,7 +229,7 @@ def _check_part(field: str, part: ContentPart, takes_pictures: bool) -> None:
     if part.type not in read:
         what = "text and pictures" if takes_pictures else "text"
         raise UnsupportedContent(
-            f"{field} has the type {part.type!r}, and {what} is all that is read: send it as text, or leave "
+            f"{field} has the type {part.type!r}, and only {what} can be read: send it as text, or leave "
             "it out"
         )
     if part.picture is not None and _IS_URL(part.picture):
@@ -233,10 +239,15 @@ def _check_part(field: str, part: ContentPart, takes_pictures: bool) -> None:
         )
 
 
-def _check_reads_pictures(model: Model, messages: Sequence[ChatMessage] | None) -> None:
+def _check_reads_pictures(model: Model, messages: Sequence[ChatMessage]) -> None:
     """Raises UnsupportedContent if there are pictures and the model reads none."""
-    if model.projector is None and any(picture for each in messages or () for picture in each.pictures):
-        raise UnsupportedContent(f"{model.model_id} reads no pictures: {model.reads_no_pictures}")
+    if model.projector is not None:
+        return
+    for field, part in _parts(messages):
+        if part.picture is not None:
+            raise UnsupportedContent(
+                f"{field} is a picture, and {model.model_id} reads none: {model.reads_no_pictures}"
+            )
 
 
 def _check(request: GenerateTextRequest, call: Call) -> None:
@@ -260,7 +271,7 @@ def _clashes(request: GenerateTextRequest) -> Iterator[tuple[bool, str]]:
     """What must not be sent together, each with whether it is, and what to do."""
     scores = request.prompt_logprobs is not None
     yield (
-        scores and any(picture for each in request.messages or () for picture in each.pictures),
+        scores and any(each.has_pictures for each in request.messages or ()),
         ("prompt_logprobs of a picture do not exist: ask for them without pictures"),
     )
     yield (

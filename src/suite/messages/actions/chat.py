@@ -135,6 +135,11 @@ class ChatMessage(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
         return self.content or ""
 
     @property
+    def has_pictures(self) -> bool:
+        """Whether any part of it is a picture."""
+        return next(self.pictures, None) is not None
+
+    @property
     def pictures(self) -> Iterator[str]:
         """Each picture as `ContentPart.picture`."""
         for part in self.content if isinstance(self.content, tuple) else ():
