@@ -169,7 +169,8 @@ def ask(*parts: str | bytes, **fields: Any) -> GenerateTextRequest:
         {"model_id": "m", "messages": messages, "max_tokens": 1, **fields}, GenerateTextRequest
     )
     ids = count()
-    sent = {picture: seen_as(picture) for message in request.messages or () for picture in message.pictures}
+    parts = (part for message in request.messages or () for part in message.pictures)
+    sent = {part.picture or "": seen_as(part.picture or "") for part in parts}
 
     def place(message: ChatMessage) -> ChatMessage:
         return placed(message, sent, lambda: f"id-{next(ids)}")

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from support.gateway import Answered, RunningGateway
-from support.pictures import in_base64, picture
+from support.pictures import in_base64, noisy_picture, picture
 
 DATA = in_base64(picture((0, 128, 0)))
 URL = f"data:image/png;base64,{DATA}"
@@ -68,6 +68,13 @@ def test_a_picture_is_the_same_in_the_forms_of_all_apis(gateway: RunningGateway)
     plain = {"model": "seeing", "messages": [{"role": "user", "content": QUESTION}], "max_tokens": 1}
     without = gateway.post("/v1/chat/completions", plain).document["usage"]["prompt_tokens"]
     assert tokens["openai"] > without
+
+
+def test_a_picture_may_be_larger_than_a_message(gateway: RunningGateway) -> None:
+    url = f"data:image/png;base64,{in_base64(noisy_picture(seed=2))}"
+    answer = chat(gateway, {"type": "image_url", "image_url": {"url": url}})
+    assert answer.status == 200, answer.body
+    assert answer.document["usage"]["prompt_tokens"] == openai(gateway)
 
 
 def test_models_that_read_pictures_say_so(gateway: RunningGateway) -> None:

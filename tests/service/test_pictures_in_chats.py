@@ -8,10 +8,17 @@ from typing import Any
 import pytest
 
 from suite.client import Client
-from suite.errors import InvalidPicture, PictureTooLarge, PromptTooLong, UnsupportedContent
+from suite.errors import (
+    InvalidPicture,
+    InvalidRequest,
+    PictureTooLarge,
+    PromptTooLong,
+    TooLarge,
+    UnsupportedContent,
+)
 from suite.messages.actions.generation import GenerateTextReply
 from support.models import CHAT_TEMPLATE, tiny_model
-from support.pictures import in_base64, picture, png
+from support.pictures import in_base64, noisy_picture, picture, png
 from support.projector import END, PICTURE_TOKENS, START, tiny_projector
 from support.service import service_and_client
 
@@ -53,6 +60,7 @@ async def test_a_model_with_a_projector_beside_it_reads_pictures(tmp_path: Path)
         await check_reuse(client)
         await check_forms(client)
         await check_refusals(client)
+        await check_large_ones(client)
 
 
 async def check_reuse(client: Client) -> None:
@@ -100,3 +108,22 @@ async def check_refusals(client: Client) -> None:
     with pytest.raises(PromptTooLong):
         await ask(client, message(*[RED] * 20))
     assert (await ask(client, message(BLUE))).text
+
+
+async def check_large_ones(client: Client) -> None:
+    """What does not fit into a message is sent in parts; read once, it is not sent again."""
+    noise = noisy_picture(seed=1)
+    assert len(noise) > 2 << 20
+    first = await ask(client, message(noise))
+    again = await ask(client, message(noise))
+    assert again.usage.reused_tokens == first.usage.prompt_tokens - 1
+    url = f"data:image/png;base64,{in_base64(noise)}"
+    parts = [{"type": "image_url", "image_url": {"url": url}}, {"type": "text", "text": "what is it?"}]
+    assert (await ask(client, {"role": "user", "content": parts})).usage == again.usage
+    with pytest.raises(PictureTooLarge, match="and may have 20971520"):
+        await ask(client, message(bytes(21 << 20)))
+    with pytest.raises(TooLarge):
+        await ask(client, message(RED, text="x" * (2 << 20)))
+    announced = {"type": "image", "attached": "0" * 64}
+    with pytest.raises(InvalidRequest, match="attachments is missing"):
+        await ask(client, {"role": "user", "content": [announced]})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import random
 import struct
 import zlib
 
@@ -14,6 +15,14 @@ def picture(color: tuple[int, int, int], size: tuple[int, int] = (40, 30), forma
     """The file of a picture of one color."""
     file = io.BytesIO()
     Image.new("RGB", size, color).save(file, format)
+    return file.getvalue()
+
+
+def noisy_picture(seed: int, side: int = 900) -> bytes:
+    """The file of a picture that cannot be compressed: with that side it has over 2 MB."""
+    file = io.BytesIO()
+    pixels = random.Random(seed).randbytes(3 * side * side)
+    Image.frombytes("RGB", (side, side), pixels).save(file, "PNG", compress_level=0)
     return file.getvalue()
 
 

@@ -232,7 +232,7 @@ def _check_part(field: str, part: ContentPart, takes_pictures: bool) -> None:
             f"{field} has the type {part.type!r}, and only {what} can be read: send it as text, or leave "
             "it out"
         )
-    if part.picture is not None and _IS_URL(part.picture):
+    if part.picture is not None and part.attached is None and _IS_URL(part.picture):
         raise InvalidPicture(
             f"{field} has the URL of a picture, and nothing is fetched from a network: send the picture "
             "itself, as a data URL (data:image/png;base64,...)"

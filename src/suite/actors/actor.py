@@ -15,6 +15,7 @@ import anyio.to_thread
 import msgspec
 
 from suite import telemetry
+from suite.actors.attachments import Attachments
 from suite.actors.embeddings import Embeddings
 from suite.actors.generation import ClientGeneration, GenerationResources
 from suite.actors.metrics import SlotTurnover, StepReports
@@ -142,7 +143,7 @@ async def serve(
                     log=log,
                     engine=engine,
                     prompter=prompter,
-                    pictures=Pictures(engine, new_id),
+                    pictures=Pictures(engine, Attachments(connection, subjects, new_id), new_id),
                     grammars=Grammars(
                         spec.model_path, leave_core=leave_core, confined=spec.confinement is not None
                     ),

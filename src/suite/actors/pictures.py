@@ -17,14 +17,16 @@ import anyio
 import anyio.to_thread
 import msgspec
 
+from suite.actors.attachments import Attachments
 from suite.engine.engine import Engine
 from suite.engine.llama_model import LlamaModel
 from suite.engine.pictures import image
 from suite.engine.pictures.tokens import EncodedPicture
 from suite.engine.prompts.placed_pictures import placed
 from suite.engine.thread import EngineThread
-from suite.errors import InvalidPicture, UnsupportedContent
+from suite.errors import InvalidPicture, InvalidRequest, UnsupportedContent
 from suite.identity import NewId
+from suite.messages.actions.chat import ContentPart
 from suite.messages.actions.generation import GenerateTextRequest
 
 KEPT_BYTES: Final = 64 << 20
@@ -34,8 +36,11 @@ KEPT_BYTES: Final = 64 << 20
 class Pictures:
     """Reads and encodes the pictures that one model is sent."""
 
-    def __init__(self, engine: EngineThread, new_id: NewId, *, kept_bytes: int = KEPT_BYTES) -> None:
+    def __init__(
+        self, engine: EngineThread, attachments: Attachments, new_id: NewId, *, kept_bytes: int = KEPT_BYTES
+    ) -> None:
         self._engine = engine
+        self._attachments = attachments
         self._new_id = new_id
         self._kept_bytes = kept_bytes
         self._kept: OrderedDict[bytes, EncodedPicture] = OrderedDict()
@@ -45,24 +50,37 @@ class Pictures:
     async def placed(self, request: GenerateTextRequest) -> GenerateTextRequest:
         """The request with its pictures as the model reads them, in place of their files.
 
-        Raises UnsupportedContent if the model reads none, InvalidPicture, PictureTooLarge and
-        GenerationFailed.
+        Raises UnsupportedContent if the model reads none, InvalidPicture, PictureTooLarge, RequestTimeout,
+        InvalidRequest and GenerationFailed.
         """
         messages = request.messages or ()
-        sent = dict.fromkeys(picture for message in messages for picture in message.pictures)
+        sent = {part.picture or "": part for message in messages for part in message.pictures}
         if not sent:
             return request
-        encoded = {picture: await self._encoded(picture, request.priority) for picture in sent}
+        encoded = {picture: await self._encoded(part, request) for picture, part in sent.items()}
         return msgspec.structs.replace(
             request, messages=tuple(placed(message, encoded, self._new_id) for message in messages)
         )
 
-    async def _encoded(self, picture: str, priority: int) -> EncodedPicture:
-        data = await anyio.to_thread.run_sync(_decoded, picture, limiter=self._one_at_a_time)
+    async def _encoded(self, part: ContentPart, request: GenerateTextRequest) -> EncodedPicture:
+        if part.attached is not None and (kept := self._find(bytes.fromhex(part.attached))) is not None:
+            return kept
+        data = await self._file(part, request.attachments)
         digest = sha256(data).digest()
-        if digest in self._kept:
-            self._kept.move_to_end(digest)
-            return self._kept[digest]
+        if (kept := self._find(digest)) is not None:
+            return kept
+        encoded = await self._encode(data, digest, request.priority)
+        self._keep(digest, encoded)
+        return encoded
+
+    async def _file(self, part: ContentPart, source: str | None) -> bytes:
+        if part.attached is None:
+            return await anyio.to_thread.run_sync(_decoded, part.picture or "", limiter=self._one_at_a_time)
+        if source is None:
+            raise InvalidRequest("attachments is missing: a picture that is attached is asked for there")
+        return await self._attachments.fetch(source, part.attached)
+
+    async def _encode(self, data: bytes, digest: bytes, priority: int) -> EncodedPicture:
         pixels = await anyio.to_thread.run_sync(image.read, data, limiter=self._one_at_a_time)
 
         def encode(model: LlamaModel, _: Engine) -> EncodedPicture:
@@ -72,9 +90,13 @@ class Pictures:
                 self._engine.cores.due(reading=True, priority=priority)
             return model.projector.encode(pixels, digest)
 
-        encoded = await asyncio.wrap_future(self._engine.run_between_steps(encode))
-        self._keep(digest, encoded)
-        return encoded
+        return await asyncio.wrap_future(self._engine.run_between_steps(encode))
+
+    def _find(self, digest: bytes) -> EncodedPicture | None:
+        kept = self._kept.get(digest)
+        if kept is not None:
+            self._kept.move_to_end(digest)
+        return kept
 
     def _keep(self, digest: bytes, encoded: EncodedPicture) -> None:
         self._kept[digest] = encoded

@@ -13,6 +13,7 @@ import msgspec
 from anyio.abc import TaskGroup
 
 from suite.bus.connection import Connection, Rediscover
+from suite.client.attachments import sending_files, without_pictures
 from suite.client.evaluations import Evaluations
 from suite.client.generation import (
     Generation,
@@ -26,7 +27,7 @@ from suite.client.keys import GatewayKeys
 from suite.client.opened_log import OpenedLog
 from suite.client.records import Records
 from suite.client.texts import Texts
-from suite.errors import GenerationExists, InvalidRequest, NodeLost, SuiteError, Unavailable
+from suite.errors import GenerationExists, InvalidRequest, NodeLost, SuiteError, TooLarge, Unavailable
 from suite.identity import NewId
 from suite.messages.actions.base import KeepAlive
 from suite.messages.actions.chat import ChatMessage
@@ -475,6 +476,18 @@ class Client(Evaluations, Records, Texts, GatewayKeys):
         return await self._exchange_again(body, hear)
 
     async def _exchange_again(
+        self, body: Mapping[str, object], hear: Callable[[Signal], None]
+    ) -> GenerateTextReply:
+        """Request a generation; if its pictures do not fit into a message, they are sent apart."""
+        try:
+            return await self._exchange_twice(body, hear)
+        except TooLarge:
+            if (split := without_pictures(body)) is None:
+                raise
+        async with sending_files(self._connection, split.files) as inbox:
+            return await self._exchange_twice({**split.body, "attachments": inbox}, hear)
+
+    async def _exchange_twice(
         self, body: Mapping[str, object], hear: Callable[[Signal], None]
     ) -> GenerateTextReply:
         """Request a generation, and once more under the same id if its node is lost before any text came.

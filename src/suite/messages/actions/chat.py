@@ -36,6 +36,8 @@ class ContentPart(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     capability ``vision``. Audio and files are refused."""
     data: str | None = None
     """The picture of a part of the type ``image``: a PNG, JPEG, GIF, WebP or BMP file in base64."""
+    attached: Annotated[str, Meta(pattern="^[0-9a-f]{64}$")] | None = None
+    """Instead of ``data``: the SHA-256 of the picture's file, which is asked for at ``attachments``."""
     image_url: PictureUrl | str | None = None
     """The picture of a part of the type ``image_url``."""
     text: str | None = None
@@ -52,9 +54,12 @@ class ContentPart(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
 
     @property
     def picture(self) -> str | None:
-        """The base64 of a picture, or the URL of one that would have to be fetched; None if it is none."""
+        """What tells one picture from another; None if it is none.
+
+        Its base64, the digest of one that is attached, or the URL of one that would have to be fetched.
+        """
         if self.type == "image":
-            return self.data
+            return self.attached or self.data
         if self.type != "image_url" or self.image_url is None:
             return None
         url = self.image_url if isinstance(self.image_url, str) else self.image_url.url
@@ -140,11 +145,11 @@ class ChatMessage(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
         return next(self.pictures, None) is not None
 
     @property
-    def pictures(self) -> Iterator[str]:
-        """Each picture as `ContentPart.picture`."""
+    def pictures(self) -> Iterator[ContentPart]:
+        """Each part that is a picture."""
         for part in self.content if isinstance(self.content, tuple) else ():
             if part.picture is not None:
-                yield part.picture
+                yield part
 
     @property
     def thoughts(self) -> str | None:

@@ -141,6 +141,8 @@ class GenerateTextRequest(Request, frozen=True, kw_only=True):
     ``finish_reason: deadline``."""
     generation_id: GenerationId | None = None
     """The id to cancel it by; the service makes one if left out. The same id counts once in two minutes."""
+    attachments: Annotated[str, Meta(pattern=r"^_INBOX(\.[A-Za-z0-9_-]+)+$", max_length=255)] | None = None
+    """An inbox of the sender at which the pictures that are ``attached`` are asked for, part by part."""
     requester: Annotated[str, Meta(min_length=1, max_length=255)] | None = None
     """For whom the text is generated, such as the id of an API key. It stands in the event of the use."""
 
