@@ -169,8 +169,8 @@ def ask(*parts: str | bytes, **fields: Any) -> GenerateTextRequest:
         {"model_id": "m", "messages": messages, "max_tokens": 1, **fields}, GenerateTextRequest
     )
     ids = count()
-    parts = (part for message in request.messages or () for part in message.pictures)
-    sent = {part.picture or "": seen_as(part.picture or "") for part in parts}
+    pictures = [each.picture or "" for message in request.messages or () for each in message.pictures]
+    sent = {each: seen_as(each) for each in pictures}
 
     def place(message: ChatMessage) -> ChatMessage:
         return placed(message, sent, lambda: f"id-{next(ids)}")

@@ -17,6 +17,7 @@ from suite.catalogue.projectors import UNPAIRED, pair
 from suite.config import ModelSettings
 from suite.domain.footprint import Footprint
 from suite.engine.gguf.file import GgufInfo, inspect
+from suite.engine.gguf.names import is_projector_name
 from suite.errors import (
     InvalidConfiguration,
     ModelFileGone,
@@ -62,7 +63,7 @@ class Inspection:
                 seen = _fingerprint(file.path, info)
             except ModelFileInvalid as invalid:
                 info, error = None, invalid.copy()
-        if info is None:
+        if info is None and not is_projector_name(file.path.name):
             logger.warning("model %s cannot be loaded: %s", model_id, error)
         return self._model(model_id, file, info, error, seen, settled=True)
 
