@@ -32,7 +32,7 @@ from support.backend import FakeBackend
 from support.generations import Asked, alone, asked, code, drain
 from support.models import CHAT_TEMPLATE, tiny_model
 from support.pictures import picture, png
-from support.projector import END, PICTURE_TOKENS, START, tiny_projector
+from support.projector import END, PICTURE_TOKENS, START, tiny_projector, tiny_qwen_projector
 from support.snapshots import snapshots
 
 CONTEXT = 128
@@ -41,10 +41,13 @@ LIMIT = 0.05
 NOISE = Image(40, 30, random.Random(1).randbytes(40 * 30 * 3))
 
 
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LlamaModel]:
+@pytest.fixture(scope="module", params=["gemma3", "qwen2vl"])
+def model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LlamaModel]:
+    """One to which a picture is a row of tokens, and one to which they have places in it (M-RoPE)."""
     folder = tmp_path_factory.mktemp("pictures")
-    path = tiny_model(folder / "seeing.gguf", control=[START, END])
+    is_qwen = request.param == "qwen2vl"
+    path = tiny_model(folder / "seeing.gguf", control=[START, END], two_dimensional=is_qwen)
+    make = tiny_qwen_projector if is_qwen else tiny_projector
     settings = ContextSettings(
         context_tokens=CONTEXT,
         cache_tokens=2 * CONTEXT,
@@ -52,7 +55,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LlamaModel]:
         gpu_layers=0,
         threads=1,
         slots=2,
-        projector=str(tiny_projector(folder / "mmproj.gguf")),
+        projector=str(make(folder / "mmproj.gguf")),
     )
     loaded = LlamaModel.load(str(path), settings, lambda _: None)
     assert loaded.projector is not None, loaded.reads_no_pictures
@@ -76,14 +79,13 @@ def logits(model: LlamaModel, sequence: int, prompt: Sequence[int], seen: Encode
     end = begin + len(piece.tokens)
     assert model.decode([BatchEntry(sequence, prompt[:begin], 0, wants_logits=False)])
     assert model.decode_picture(sequence, begin, piece)
-    assert model.length(sequence) == end
     assert model.decode([BatchEntry(sequence, prompt[end:], end, wants_logits=True)])
     return model.logits()
 
 
 def test_a_picture_is_read_as_llama_cpps_own_program_reads_it(model: LlamaModel) -> None:
     seen = encoded(model, NOISE, b"noise")
-    assert sum(map(is_stand_in, seen.tokens)) == PICTURE_TOKENS
+    assert 1 < sum(map(is_stand_in, seen.tokens)) <= PICTURE_TOKENS
     own = logits(model, 0, [1, 300, *seen.tokens, 301, 302], seen)
     model.truncate(0, 0)
     assert model.decode([BatchEntry(0, [1, 300], 0, wants_logits=False)])
