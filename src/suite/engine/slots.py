@@ -24,6 +24,8 @@ class Slot:
         self.tail: list[int] | None = None
         """Sampled after `tokens`, not decoded yet; None if the conversation cannot be continued from here."""
         self.conversation_id: str | None = None
+        self.adapters = ""
+        """The key of the adapters that its tokens were decoded with; empty: without any."""
         self.last_used = 0
         self.ended_at = 0.0
         """When its last generation ended, in seconds of the engine's clock."""
@@ -61,20 +63,22 @@ class Slots:
         prompt: list[int],
         conversation_id: str | None,
         *,
+        adapters: str = "",
         reuse: bool = True,
         min_prefix: Callable[[Slot], int] = lambda _: 0,
         min_saved: Callable[[Slot], float] = lambda _: 1,
     ) -> Plan:
         """Choose the slot for this prompt. At least one slot must be free.
 
-        `min_prefix` has the fewest tokens to which a slot can be truncated: fewer cannot be reused.
-        `min_saved` has the fewest tokens that must be saved to copy a prefix of a slot into another.
-        The prompt's last token is never reused, because its logits are needed to sample the first token.
+        Only what was decoded with these `adapters` is of use. `min_prefix` has the fewest tokens to which a
+        slot can be truncated: fewer cannot be reused. `min_saved` has the fewest tokens that must be saved to
+        copy a prefix of a slot into another. The prompt's last token is never reused, because its logits are
+        needed to sample the first token.
         """
         free = [slot for slot in self._slots if not slot.generating]
         shared = {slot.sequence: 0 for slot in self._slots}
         for slot in self._slots:
-            if reuse and not slot.marked_for_clearing:
+            if reuse and not slot.marked_for_clearing and slot.adapters == adapters:
                 tokens = common_prefix(slot.tokens, prompt, len(prompt) - 1)
                 shared[slot.sequence] = tokens if tokens and tokens >= min_prefix(slot) else 0
         target = self._target(free, shared, conversation_id)
@@ -114,8 +118,10 @@ class Slots:
                 return slot
         return None
 
-    def assign(self, slot: Slot, tokens: Sequence[int], conversation_id: str | None) -> None:
-        """Record that a slot has exactly these tokens, and which conversation it belongs to.
+    def assign(
+        self, slot: Slot, tokens: Sequence[int], conversation_id: str | None, *, adapters: str = ""
+    ) -> None:
+        """Record that a slot has exactly these tokens, which conversation it belongs to, and its adapters.
 
         When a conversation has two generations at once, it keeps the slot of the newer one.
         """
@@ -125,6 +131,7 @@ class Slots:
         self._uses += 1
         slot.tokens = list(tokens)
         slot.conversation_id = conversation_id
+        slot.adapters = adapters
         slot.last_used = self._uses
         slot.tail = None
         slot.generating = slot.unsaved = True
@@ -133,6 +140,7 @@ class Slots:
         """Record that the slot is empty."""
         slot.tokens = []
         slot.tail = slot.conversation_id = None
+        slot.adapters = ""
         slot.generating = slot.marked_for_clearing = slot.unsaved = False
 
     def mark_for_clearing(self, conversation_id: str | None) -> list[Slot]:
