@@ -60,7 +60,7 @@ def rights(spec: ActorSpec, *, memory_bytes: int, environ: Mapping[str, str] = o
     exports = spec.tracing.mode == "otlp"
     peers = [*_nats(spec), *(_collectors(environ) if exports else ())]
     return Rights(
-        read=tuple(map(Path, _read(spec, environ))),
+        read=(*map(Path, _read(spec, environ)), *_given(spec)),
         write=tuple(_written(spec)),
         ports=tuple({peer.port for peer in peers}),
         # gRPC sorts addresses as if it sent them something.
@@ -77,6 +77,14 @@ def _read(spec: ActorSpec, environ: Mapping[str, str]) -> Iterator[str]:
     yield from (spec.model_path, *spec.model_files.paths)
     named = (spec.chat_template, spec.nats.ca_file, spec.nats.credentials_file)
     yield from filter(None, (*named, *map(environ.get, _CERTIFICATES)))
+
+
+def _given(spec: ActorSpec) -> Iterator[Path]:
+    """The directory in which its node puts adapters later, made before it is confined."""
+    if spec.adapters is not None:
+        with suppress(OSError):  # it is told when there is an adapter
+            make_private(Path(spec.adapters))
+        yield Path(spec.adapters)
 
 
 def _written(spec: ActorSpec) -> Iterator[Path]:

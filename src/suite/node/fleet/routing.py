@@ -347,6 +347,10 @@ class Routing:
             return here
         return self._peers.id_of(id_or_alias) or id_or_alias
 
+    def _says_adapters(self, asked: str | None) -> bool:
+        """Whether what a request calls its model says more than its id would."""
+        return asked is not None and self._catalogue.variant(asked) is not None
+
     def _has(self, model_id: str) -> bool:
         return model_id in self._catalogue.models or model_id in self._supervisor.instances
 
@@ -373,7 +377,7 @@ class Routing:
                 last_seq=self._log.newest,
                 instance_id=placement.instance_id,
                 sha256=placement.sha256,
-                model_id=model_id if model_id != asked else "",
+                model_id=model_id if model_id != asked and not self._says_adapters(asked) else "",
             )
         except TooLarge as error:
             raise TooLarge(
