@@ -30,6 +30,7 @@ if TYPE_CHECKING:
         MemoryInfo,
         ModelInfo,
         QuarantineInfo,
+        VariantInfo,
     )
 
 
@@ -202,6 +203,7 @@ def _show_one(model: ModelInfo) -> None:
 
     lines = [
         ("state", _state(model)),
+        ("stands for", _stands_for(model.variant) if model.variant is not None else ""),
         ("waiting", _waits(model) if model.place is not None else ""),
         ("quarantined", _pause(model.quarantine) if model.quarantine is not None else ""),
         ("pinned", _pinned(model)),
@@ -210,7 +212,7 @@ def _show_one(model: ModelInfo) -> None:
         ("architecture", model.architecture or ""),
         ("parameters", f"{model.parameters:,}" if model.parameters else ""),
         ("quantization", model.quantization or ""),
-        ("context", f"{model.n_ctx} tokens of {model.trained_context_tokens} trained"),
+        ("context", f"{model.n_ctx} tokens of {model.trained_context_tokens} trained" if model.n_ctx else ""),
         *([("KV cache", _kv_cache(model.kv_cache, model.n_ctx))] if model.kv_cache else []),
         ("chat template", "yes" if model.has_chat_template else "no"),
         ("capabilities", ", ".join(model.capabilities)),
@@ -241,6 +243,18 @@ def _show_one(model: ModelInfo) -> None:
             ("last used at", instance.last_used_at or ""),
         ]
     facts(model.model_id, [line for line in lines if line[1]])
+
+
+def _stands_for(variant: VariantInfo) -> str:
+    """What a model with adapters consists of, and what is known of an adapter's file."""
+    scaled = (each.id if each.scale == 1 else f"{each.id} x {each.scale:g}" for each in variant.adapters)
+    parts = [
+        f"{variant.base} with {' and '.join(scaled)}" if variant.base else "an adapter",
+        f"rank {variant.rank}" if variant.rank else "",
+        f"trained on {variant.trained_on}" if variant.trained_on else "",
+        f"fits {' and '.join(variant.fits)}" if variant.fits and not variant.base else "",
+    ]
+    return ", ".join(filter(None, parts))
 
 
 def _pinned(model: ModelInfo) -> str:

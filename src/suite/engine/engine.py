@@ -318,8 +318,8 @@ class Engine:
         """Move sequences next to each other, unless it was decided for these runs in these places."""
         running = self._scheduler.running
         places = {run.arrival: run.slot.sequence for run in running if run.slot is not None}
-        if places == self._places:
-            return
+        if places == self._places or self._scheduler.is_mixed:
+            return  # those of other adapters are in no batch together, and would make way to no end
         self._places = places
         lost = self._conversations.close_gaps(self._scheduler.expected_steps())
         for run in [run for run in running if run.slot in lost]:

@@ -223,6 +223,11 @@ class Scheduler:
         }
 
     @property
+    def is_mixed(self) -> bool:
+        """Whether runs take turns because they have different adapters."""
+        return len({run.adapters.key for run in self.running}) > 1
+
+    @property
     def answering(self) -> bool:
         """Whether answers are being generated, so that somebody waits for the next step."""
         return any(run.prefilled for run in self.running)
