@@ -21,6 +21,7 @@ def adapter(
     strength: float = 1.0,
     targets: Sequence[str] = TARGETS,
     name: str | None = None,
+    trained_on: str | None = None,
     seed: int = 0,
 ) -> Path:
     """Write a LoRA adapter for the model in `base` to `path` and return the path.
@@ -34,6 +35,9 @@ def adapter(
     writer.add_type(gguf.GGUFType.ADAPTER)
     if name is not None:
         writer.add_name(name)
+    if trained_on is not None:
+        writer.add_base_model_count(1)
+        writer.add_base_model_name(0, trained_on)
     writer.add_string(gguf.Keys.Adapter.TYPE, "lora")
     writer.add_float32(gguf.Keys.Adapter.LORA_ALPHA, float(rank))
     random = np.random.default_rng(seed)
