@@ -5,16 +5,23 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from suite.engine.adapters import NO_ADAPTERS, Adapter, AdapterSet, AdapterTurns, adapter_set
+from suite.engine.backend import BatchEntry
 from suite.engine.engine import Engine
+from suite.engine.llama_model import ContextSettings, LlamaModel
+from suite.engine.loaded_adapters import MOST
 from suite.engine.slots import Slots
 from suite.engine.snapshots.snapshots import Snapshots
+from suite.errors import GenerationFailed
 from suite.identity import new_id, utc_now
+from support.adapters import adapter
 from support.backend import FakeBackend
 from support.generations import Asked, Clock, asked, drain
+from support.models import tiny_model
 
 PIRATE = adapter_set([Adapter("aa", "pirate.gguf", 1.0)])
 POET = adapter_set([Adapter("bb", "poet.gguf", 1.0)])
@@ -156,6 +163,43 @@ def test_what_was_decoded_with_adapters_is_reused_with_these_only(tmp_path: Path
         assert each.heard.tokens == alone(prompt, adapters, 5)
         assert (each.generation.reused_tokens == len(prompt) - 1) == is_known
     again.snapshot_all(5)
+
+
+def test_a_new_set_begins_far_from_the_others_and_goes_on_beside_its_own() -> None:
+    slots = Slots(8)
+    taken: dict[str, list[int]] = {}
+    for adapters in ("", "a", "", "b", "a", "", "b", "a"):
+        slot = slots.plan([1], None, adapters=adapters).target
+        slots.assign(slot, [], None, adapters=adapters)
+        taken.setdefault(adapters, []).append(slot.sequence)
+    assert taken == {"": [0, 1, 2], "a": [7, 6, 5], "b": [4, 3]}
+
+
+def test_more_adapters_than_stay_in_memory_are_loaded_again(tmp_path: Path) -> None:
+    path = tiny_model(tmp_path / "tiny.gguf")
+    sets = [
+        adapter_set([Adapter(f"{number}", str(adapter(tmp_path / f"{number}.gguf", path, seed=number)), 1.0)])
+        for number in range(MOST + 3)
+    ]
+    context = ContextSettings(
+        context_tokens=64, cache_tokens=64, batch_tokens=8, gpu_layers=0, threads=1, slots=1
+    )
+    model = LlamaModel.load(str(path), context, lambda _: None)
+
+    def said(adapters: AdapterSet) -> list[float]:
+        model.use_adapters(adapters)
+        model.truncate(0, 0)
+        assert model.decode([BatchEntry(0, [1, 300, 301], 0, wants_logits=True)])
+        return model.logits()
+
+    plain = said(NO_ADAPTERS)
+    first = [said(each) for each in sets]
+    assert [said(each) for each in sets] == first and said(NO_ADAPTERS) == plain
+    assert len({tuple(each) for each in (plain, *first)}) == len(sets) + 1
+    with pytest.raises(GenerationFailed, match="could not load an adapter"):
+        model.use_adapters(adapter_set([Adapter("gone", str(tmp_path / "gone.gguf"), 1.0)]))
+    assert said(NO_ADAPTERS) == plain
+    model.free()
 
 
 def test_a_prompt_that_others_read_is_followed_only_with_the_same_adapters() -> None:

@@ -75,7 +75,8 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
     config = directory / "suite.toml"
     adapter(models / "pirate.gguf", models / "tiny.gguf")
     config.write_text(
-        '[models.tiny]\naliases = ["nick"]\n[models.other]\naliases = ["tony"]\n[models.pirate]\nbase = "tiny"\n'
+        '[models.tiny]\naliases = ["nick"]\n[models.other]\naliases = ["tony"]\n'
+        '[models.pirate]\nbase = "tiny"\n'
     )
     with running_node(models, data, "--config", str(config)):
         where = ("--data-dir", str(data))
