@@ -121,6 +121,12 @@ def fitting_adapters(model: Model, models: Mapping[str, Model]) -> list[str]:
     return [id for id, each in models.items() if each.adapter is not None and not _misfit(each, model)]
 
 
+def names_of(model: Model, adapters: Mapping[str, Model], variants: Mapping[str, Variant]) -> tuple[str, ...]:
+    """Those of the adapters that can change a model, and the names that stand for it with adapters."""
+    standing = (name for name, each in variants.items() if each.base == model.model_id)
+    return tuple(sorted({*fitting_adapters(model, adapters), *standing}))
+
+
 def _base(adapter: Model, models: Mapping[str, Model]) -> str | None:
     """The id of the model that an adapter changes where a request names only the adapter; None: not known."""
     if adapter.settings.base is not None:
