@@ -76,7 +76,11 @@ def problems(
 ) -> Iterator[str]:
     """What is wrong with configured variants, and what to do."""
     for name, its in settings.items():
-        if its.base is not None and name not in variants and its.enabled:
+        if its.base is None or name in variants or not its.enabled:
+            continue
+        if _is_model(models.get(name)):
+            yield f"{name} is a model and has a base in its settings, which only adapters and new names have"
+        else:
             yield f"{name} has the base {its.base!r} in its settings, and there is no such model"
     for name, variant in variants.items():
         for each in variant.adapters:
