@@ -8,9 +8,8 @@ forward.
 
 - `one_set`: tokens a second of eight streams with one adapter, by those of eight without: what it costs to
   compute it.
-- `three_sets`: eight streams, of two adapters and none in turns, by eight with one adapter. A batch has one set
-  of adapters, so three sets cannot reach more than a third to two thirds of that, the nearer to a third the
-  more a step costs that is the same for one stream and for many.
+- `three_sets`: eight streams, of two adapters and none in turns, by eight with one adapter. A batch has one
+  set of adapters: the more a step costs that is the same for one stream and for many, the nearer to a third.
 - `change`: milliseconds of a step with four streams after a change of the set, by the same without: the
   difference is what a change costs.
 
@@ -86,7 +85,7 @@ def tokens_per_second(model: LlamaModel, sets: Sequence[AdapterSet], tokens: int
     generations = [
         Generation(
             EngineRequest(
-                prompt=prompt,
+                prompt=model.vocabulary.tokenize(text),
                 max_tokens=tokens,
                 stop=(),
                 sampling=SamplingParams(seed=1, temperature=0.0),
@@ -95,7 +94,7 @@ def tokens_per_second(model: LlamaModel, sets: Sequence[AdapterSet], tokens: int
             ),
             time.perf_counter,
         )
-        for prompt, adapters in zip(prompts, sets, strict=True)
+        for text, adapters in zip(texts, sets, strict=True)
     ]
     began = time.perf_counter()
     for each in generations:
