@@ -49,6 +49,8 @@ BY_ACTION: Final[Mapping[str, tuple[str, ...]]] = {
     "push_model": (*_MODEL, "cancelled"),
     "generate_text": (
         *_LOAD,
+        "adapter_not_found",
+        "adapter_mismatch",
         "cannot_generate",
         "empty_prompt",
         "prompt_too_long",

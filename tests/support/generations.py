@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
+from suite.engine.adapters import NO_ADAPTERS, AdapterSet
 from suite.engine.engine import Engine
 from suite.engine.generation import EngineRequest, Generation
 from suite.engine.reasoning import Reasoning
@@ -72,6 +73,7 @@ def asked(
     is_forgotten: bool = False,
     reasoning: Reasoning | None = None,
     clock: Clock | None = None,
+    adapters: AdapterSet = NO_ADAPTERS,
 ) -> Asked:
     order = EngineRequest(
         prompt=list(prompt),
@@ -86,6 +88,7 @@ def asked(
         prompt_logprobs=prompt_logprobs,
         is_forgotten=is_forgotten,
         reasoning=reasoning,
+        adapters=adapters,
     )
     return Asked(Generation(order, clock or Clock()))
 

@@ -31,6 +31,7 @@ from suite.messages.actions.generation import (
 )
 from suite.messages.actor import Cleared, Handover
 from suite.messages.signals import Accepted
+from suite.node.adapters import given_adapters
 from suite.node.generations import CLEAR_SECONDS, HANDOVER_SECONDS
 from suite.node.node import Node, context_warnings
 from suite.node.snapshots import forget_snapshots
@@ -63,12 +64,16 @@ async def generate_text(node: Node, request: GenerateTextRequest, call: Call) ->
         warnings = (*call.warnings, *context_warnings(model, request.context_length))
         if request.stream:
             await call.send(Accepted(generation_id=generation_id, node=node.name))
+        adapters = await given_adapters(
+            node.settings, node.catalogue, model, request.model_id, request.adapters, new_id=node.new_id
+        )
         request = completed(request, model.file.entry.parameters, given)
         handover = Handover(
             generation_id=generation_id,
             request=request,
             warnings=warnings,
             former_node=node.fleet.former_node(model.model_id, request.conversation_id),
+            adapters=adapters,
         )
         terms = node.terms(
             request.load_wait_ms, request.keep_alive, stream=request.stream, priority=request.priority

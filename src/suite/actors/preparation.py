@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import anyio
 
+from suite.engine.adapters import NO_ADAPTERS, AdapterSet
 from suite.engine.generation import EngineRequest
 from suite.engine.grammar.grammar import Grammars, OpenGrammar
 from suite.engine.prompts.prompt import Prompter
@@ -42,6 +43,7 @@ async def prepare(
     *,
     seed: int,
     deadline: float | None,
+    adapters: AdapterSet = NO_ADAPTERS,
 ) -> PreparedRequest:
     """Prepare a request. Raises the errors of its prompt, its grammar or its parameters.
 
@@ -63,7 +65,13 @@ async def prepare(
     return PreparedRequest(
         tuple(
             engine_request(
-                request, prompt.tokens, sampling, deadline, choice=index, reasoning=prompt.reasoning
+                request,
+                prompt.tokens,
+                sampling,
+                deadline,
+                choice=index,
+                reasoning=prompt.reasoning,
+                adapters=adapters,
             )
             for index, sampling in enumerate(samplings)
         ),
@@ -99,6 +107,7 @@ def engine_request(
     *,
     choice: int = 0,
     reasoning: Reasoning | None = None,
+    adapters: AdapterSet = NO_ADAPTERS,
 ) -> EngineRequest:
     """The request to the engine for one choice.
 
@@ -120,4 +129,5 @@ def engine_request(
         prompt_logprobs=prompt_logprobs,
         reasoning=reasoning,
         is_forgotten=request.conversation_id is not None and not is_first,
+        adapters=adapters,
     )

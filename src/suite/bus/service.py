@@ -32,6 +32,7 @@ from suite.bus.decoding import parse
 from suite.bus.endpoint import QUEUE_GROUP, Endpoint, Endpoints
 from suite.bus.refusal import terminate
 from suite.errors import (
+    AdapterNotFound,
     Disabled,
     InvalidRequest,
     LoadFailed,
@@ -60,7 +61,7 @@ LAST_WORDS_SECONDS = 1.0
 RESTING_LIMIT = 64
 """How many idle tasks are kept for the next requests."""
 
-_ELSEWHERE = (Disabled, LoadFailed, NodeStopping, Quarantined)
+_ELSEWHERE = (AdapterNotFound, Disabled, LoadFailed, NodeStopping, Quarantined)
 """The errors of requests that another node may serve all the same."""
 _encode = msgspec.json.Encoder().encode
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
+from suite.engine.adapters import NO_ADAPTERS, AdapterSet
 from suite.engine.reasoning import Reasoning
 from suite.engine.sampler import SamplingParams
 from suite.identity import Clock
@@ -36,6 +37,8 @@ class EngineRequest(msgspec.Struct, frozen=True, kw_only=True):
     """How reasoning is told apart from the answer; None: all is the answer."""
     is_forgotten: bool = False
     """Whether nothing of it is kept when it ends, nor reused by others before."""
+    adapters: AdapterSet = NO_ADAPTERS
+    """What the model is computed with."""
 
 
 class Generation:

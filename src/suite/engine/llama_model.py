@@ -16,8 +16,10 @@ from collections.abc import Callable, Collection, Sequence
 
 import msgspec
 
+from suite.engine.adapters import AdapterSet
 from suite.engine.backend import BatchEntry, Cores
 from suite.engine.bindings import buffers, last_messages, lib
+from suite.engine.loaded_adapters import LoadedAdapters
 from suite.engine.sampler import Sampler, SamplingParams
 from suite.engine.snapshots.file import Payload, uninitialised
 from suite.engine.vocabulary import Vocabulary
@@ -77,6 +79,7 @@ class LlamaModel:
         """What llama.cpp has allocated for it, as far as that is known."""
         self._batch = _Batch(settings.batch_tokens, settings.slots)
         self._threads = settings.threads
+        self._adapters = LoadedAdapters(model, context)
 
     @property
     def in_background(self) -> bool:
@@ -166,6 +169,10 @@ class LlamaModel:
         if threads != self._threads:
             lib.llama_set_n_threads(self.context, threads, threads)
             self._threads = threads
+
+    def use_adapters(self, adapters: AdapterSet) -> None:
+        """Compute with these adapters from now on. Raises GenerationFailed if one cannot be loaded."""
+        self._adapters.use(adapters)
 
     def decode(self, entries: Sequence[BatchEntry]) -> bool:
         """Decode a batch of at most `batch_tokens` tokens.

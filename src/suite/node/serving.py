@@ -48,6 +48,7 @@ from suite.legacy.service import serve_legacy
 from suite.log import Log
 from suite.log.mirror import keep_mirror
 from suite.messages.subjects import Subjects
+from suite.node.adapters import empty_adapters
 from suite.node.assembly import (
     Environment,
     limits_of_memories,
@@ -295,6 +296,7 @@ async def _prepare(env: Environment) -> Reporter:
     if settings.dependencies and settings.nats.url is not None:  # nobody else is on a node's own server
         tasks.start_soon(watch_dependencies, env.connection, settings.dependencies, env.breakers)
     tasks.start_soon(sweep_snapshots, settings, env.now)
+    await anyio.to_thread.run_sync(empty_adapters, settings)
     reporter = Reporter(env.log, settings.node, clock=env.clock)
     tasks.start_soon(reporter.run)
     if env.nats.server is not None:

@@ -56,6 +56,7 @@ class Fleet:
         self._node = node
         self._connection = connection
         self._subjects = subjects
+        self._catalogue = catalogue
         self._asking: dict[str, set[anyio.CancelScope]] = {}
         """The requests that each node has not answered."""
         self.own = OwnState(node, epoch, supervisor, catalogue, clock=clock, has_models=has_models)
@@ -156,6 +157,11 @@ class Fleet:
     def canonical(self, id_or_alias: str) -> str:
         """The id of a model: as it is called here, or else on another node."""
         return self.routing.id_of(id_or_alias)
+
+    def judged_as(self, id_or_alias: str) -> str:
+        """The name under which a model is evaluated: its id, but a model with adapters has one of its own."""
+        name = self._catalogue.meant(id_or_alias)
+        return self.canonical(name) if self._catalogue.variant(name) is None else name
 
     async def ask_each(
         self,
