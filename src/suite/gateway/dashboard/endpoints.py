@@ -13,7 +13,9 @@ from starlette.types import ASGIApp
 from suite.client.session import CLEAR_SECONDS, UNLOAD_MARGIN_SECONDS
 from suite.errors import UnknownPath
 from suite.gateway.context import Context
+from suite.gateway.dashboard.chat import TryAnswer, read_try
 from suite.gateway.dashboard.files import PAGE, static_files
+from suite.gateway.dashboard.history import EventsWanted, events_page
 from suite.gateway.dashboard.live import EventForm
 from suite.gateway.errors import invalid
 from suite.gateway.gateway import Gateway
@@ -66,6 +68,8 @@ def operations(gateway: Gateway) -> list[Operation]:
         Operation(path="/ui", answer=page.dashboard, summary="The dashboard."),
         Operation(path="/ui/static/{file:path}", answer=page.static, summary="A file of the page."),
         Operation(path="/ui/live", answer=page.live, summary="What is the case, and what happens."),
+        Operation(path="/ui/events", answer=page.events, summary="A page of the log."),
+        Operation(path="/ui/chat", method="POST", answer=page.chat, summary="The answer to a chat."),
         Operation(path="/ui/ask/{action}", method="POST", answer=page.ask, summary="Look something up."),
         Operation(path="/ui/do/{action}", method="POST", answer=page.do, summary="Change something."),
     ]
@@ -96,6 +100,22 @@ class _Dashboard:
             while True:
                 await tick(RIGHTS_SECONDS)
                 self._gateway.access.rights(context.requester)
+
+    async def events(self, request: Request) -> Response:
+        """A page of the log."""
+        await request.body()
+        try:
+            wanted = msgspec.convert(dict(request.query_params), EventsWanted, strict=False)
+        except msgspec.ValidationError as error:
+            raise invalid(b"", error) from None
+        return json_response(
+            await while_connected(request, lambda: events_page(self._gateway.client, wanted))
+        )
+
+    async def chat(self, request: Request) -> ASGIApp:
+        """Answer a chat."""
+        asked = await self._gateway.read(request, read_try)
+        return self._gateway.generations.streamed(asked.fields(self._gateway.new_id()), TryAnswer())
 
     async def ask(self, request: Request) -> Response:
         """Have the service look something up."""

@@ -2,12 +2,15 @@
 
 import {act, ask, get, key} from "./api.js";
 import {fill, h, set} from "./dom.js";
+import {moment} from "./format.js";
 import {Live} from "./live.js";
 import {views} from "./views.js";
 
 const live = new Live();
 const nav = document.querySelector("nav");
 const main = document.querySelector("main");
+const tools = document.querySelector("header .tools");
+/** @type {HTMLElement} */
 const banner = document.querySelector("#banner");
 const status = document.querySelector("header .status");
 
@@ -106,7 +109,7 @@ function askForKey(refusal) {
       },
     },
     h("h1", {}, "This dashboard needs a key"),
-    h("p.refusal", {role: "alert"}, key.value ? refusal.message : "The gateway lets in only who has a key."),
+    h("p.refusal", {role: "alert", class: key.value ? "bad" : ""}, key.value ? refusal.message : "The gateway lets in only who has a key."),
     h("label", {for: "secret"}, "Key"),
     secret,
     h("label.check", {for: "remember"}, remember, "Remember it in this browser"),
@@ -123,16 +126,49 @@ function enter() {
   live.run();
 }
 
+// --- light and dark, and the key -----------------------------------------------------------------------------------
+
+const THEME = "suite.theme";
+const THEMES = ["", "light", "dark"];
+const theme = h("button.quiet", {type: "button", onclick: nextTheme});
+const leave = h("button.quiet", {type: "button", hidden: true, onclick: forgetKey}, "Forget the key");
+
+function nextTheme() {
+  const now = localStorage.getItem(THEME) ?? "";
+  localStorage.setItem(THEME, THEMES[(THEMES.indexOf(now) + 1) % THEMES.length]);
+  showTheme();
+}
+
+function showTheme() {
+  const now = localStorage.getItem(THEME) ?? "";
+  set(document.documentElement, "data-theme", now || null);
+  fill(theme, {"": "Auto", light: "Light", dark: "Dark"}[now] ?? "Auto");
+  set(theme, "aria-label", `Colours: ${now || "as the system has them"}. Change`);
+}
+
+function showKey({key: name, expires_at: end}) {
+  leave.hidden = !name;
+  set(leave, "title", name && `${name}${end ? `, which expires on ${moment(end)}` : ""}`);
+}
+
+function forgetKey() {
+  key.forget();
+  live.run();
+}
+
 // --- begin ---------------------------------------------------------------------------------------------------------
 
 fill(
   nav,
   views.map((view) => h("a", {href: link(view.name), dataset: {view: view.name}}, view.title)),
 );
+tools.append(theme, leave);
 document.body.append(messages);
+showTheme();
 live.on("connection", showConnection);
 live.on("trouble", showBanner);
 live.on("fleet", showBanner);
+live.on("hello", showKey);
 live.on("hello", () => shown ?? route());
 window.addEventListener("hashchange", () => live.hello && live.connection !== "refused" && route());
 live.run();
