@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import aclosing, contextmanager
 from typing import Final
 
@@ -35,7 +35,7 @@ from suite.messages.actions.status import GetModelStatusReply, GetStatsReply, He
 from suite.messages.envelope import Recorded
 from suite.messages.events import ModelEvent
 from suite.tasks import background
-from suite.ticks import tick
+from suite.ticks import tick, tick_or
 from suite.version import __version__
 
 LOOK_SECONDS: Final = 1.0
@@ -44,6 +44,8 @@ TELL_SECONDS: Final = 0.25
 """How often new events of the log are told."""
 MOST_EVENTS: Final = 200
 """How many events are told at a time. Of more, the newest are: pages can ask for the others."""
+RIGHTS_SECONDS: Final = 1.0
+"""How soon a page ends whose key was revoked or has expired."""
 CATALOGUE_SECONDS: Final = 60.0
 """How often all models are listed though no event says that there are others."""
 CHANGED_SECONDS: Final = 5.0
@@ -71,7 +73,7 @@ class Live:
         self._client = client
         self._now, self._clock = now, clock
         self._pages: set[Put] = set()
-        self._opened = anyio.Event()
+        self._opened, self._ended = anyio.Event(), anyio.Event()
         self._fleet = b""
         self._models: dict[str, bytes] = {}
         """The rows as they were told, by the ids of the models."""
@@ -82,10 +84,23 @@ class Live:
         self._listed_at = self._lists_at = -math.inf
         """When all models were listed, and when they are again."""
 
+    async def tell(self, put: Put, rights: Callable[[], Rights]) -> None:
+        """Tell a page what is the case and what happens, until it is gone or the gateway ends.
+
+        Raises what `rights` raises: the error that refuses the page from now on.
+        """
+        with self._open(put, rights()):
+            while not self._ended.is_set():
+                await tick_or(self._ended, RIGHTS_SECONDS)
+                rights()
+
+    def end(self) -> None:
+        """Have all pages end: the gateway does."""
+        self._ended.set()
+
     @contextmanager
-    def page(self, put: Put, rights: Rights) -> Iterator[None]:
-        """Tell a page what is the case, and what happens within the block."""
-        put(_piece("hello", _hello(rights)))
+    def _open(self, put: Put, rights: Rights) -> Iterator[None]:
+        put(piece("hello", hello(rights)))
         put(self._fleet)
         put(self._models_piece(self._models.values()))
         self._pages.add(put)
@@ -127,7 +142,7 @@ class Live:
                 async for event in events:
                     self._hear(event)
         except SuiteError as error:  # this user may not read it: the rest of the page needs no log
-            self._tell(_piece("trouble", Trouble.of(error)))
+            self._tell(piece("trouble", Trouble.of(error, about="log")))
 
     def _hear(self, event: Recorded) -> None:
         self._new.append(event)
@@ -143,7 +158,7 @@ class Live:
                 told = Events(events=tuple(map(event_document, self._new)), skipped=skipped)
                 self._new.clear()
                 self._new_count = 0
-                self._tell(_piece("events", told))
+                self._tell(piece("events", told))
 
     # --- the nodes ----------------------------------------------------------------------------------------
 
@@ -154,13 +169,13 @@ class Live:
                 if self._clock() >= self._lists_at:
                     await self._list()
             except SuiteError as error:
-                self._tell(_piece("trouble", Trouble.of(error)))
+                self._tell(piece("trouble", Trouble.of(error)))
             await tick(LOOK_SECONDS)
 
     async def _look(self) -> None:
         """Ask what all nodes do, and tell it."""
         health, stats, status = await self._asked()
-        self._fleet = _piece("fleet", fleet(self._now(), health, stats, status))
+        self._fleet = piece("fleet", fleet(self._now(), health, stats, status))
         self._tell(self._fleet)
         active = {id: model_row(info) for id, info in (status.models or {}).items()}
         ended = [await self._row(id) for id in self._active - active.keys()]
@@ -203,14 +218,16 @@ class Live:
         told = Models(
             rows=tuple(map(msgspec.Raw, rows)), removed=removed, are_all_known=math.isfinite(self._listed_at)
         )
-        return _piece("models", told)
+        return piece("models", told)
 
 
-def _piece(name: str, told: msgspec.Struct) -> bytes:
+def piece(name: str, told: msgspec.Struct) -> bytes:
+    """What a page is told, under its name."""
     return named_event(name, encode(told))
 
 
-def _hello(rights: Rights) -> Hello:
+def hello(rights: Rights) -> Hello:
+    """What a page is told first."""
     return Hello(
         version=__version__,
         key=rights.key,

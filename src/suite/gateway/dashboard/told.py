@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
@@ -39,11 +39,12 @@ class Trouble(msgspec.Struct, frozen=True, kw_only=True):
 
     code: str
     message: str
+    about: Literal["service", "log"] = "service"
 
     @classmethod
-    def of(cls, error: SuiteError) -> Trouble:
+    def of(cls, error: SuiteError, *, about: Literal["service", "log"] = "service") -> Trouble:
         """What is told of an error."""
-        return cls(code=error.code, message=error.message)
+        return cls(code=error.code, message=error.message, about=about)
 
 
 class NodeRow(msgspec.Struct, frozen=True, kw_only=True):
