@@ -13,6 +13,7 @@ from typing import Final
 
 import anyio
 import msgspec
+from msgspec.structs import replace
 
 from suite.client import Client
 from suite.errors import ModelNotFound, SuiteError
@@ -31,7 +32,12 @@ from suite.gateway.encoding import encode
 from suite.gateway.generations import Put
 from suite.gateway.sse import EVENT_STREAM, comment, named_event
 from suite.identity import Clock, Now
-from suite.messages.actions.status import GetModelStatusReply, GetStatsReply, HealthCheckReply
+from suite.messages.actions.status import (
+    GetModelStatusReply,
+    GetStatsReply,
+    HealthCheckReply,
+    ModelInfo,
+)
 from suite.messages.envelope import Recorded
 from suite.messages.events import ModelEvent
 from suite.tasks import background
@@ -75,6 +81,10 @@ class Live:
         self._pages: set[Put] = set()
         self._opened, self._ended = anyio.Event(), anyio.Event()
         self._fleet = b""
+        self._troubles: dict[str, bytes] = {}
+        """What does not answer, by what it is about."""
+        self._places: dict[str, tuple[str, ...]] = {}
+        """The nodes that have each model: of one that is active, only those where it is say that it is."""
         self._models: dict[str, bytes] = {}
         """The rows as they were told, by the ids of the models."""
         self._new: deque[Recorded] = deque(maxlen=MOST_EVENTS)
@@ -103,6 +113,8 @@ class Live:
         put(piece("hello", hello(rights)))
         put(self._fleet)
         put(self._models_piece(self._models.values()))
+        for trouble in self._troubles.values():
+            put(trouble)
         self._pages.add(put)
         self._opened.set()
         try:
@@ -127,11 +139,17 @@ class Live:
         self._fleet, self._new_count, self._active = b"", 0, frozenset()
         self._listed_at = self._lists_at = -math.inf
         self._models.clear()
+        self._places.clear()
+        self._troubles.clear()
         self._new.clear()
 
-    def _tell(self, piece: bytes) -> None:
+    def _tell(self, told: bytes) -> None:
         for put in tuple(self._pages):
-            put(piece)
+            put(told)
+
+    def _tell_trouble(self, trouble: Trouble) -> None:
+        self._troubles[trouble.about] = piece("trouble", trouble)
+        self._tell(self._troubles[trouble.about])
 
     # --- the log ------------------------------------------------------------------------------------------
 
@@ -142,7 +160,7 @@ class Live:
                 async for event in events:
                     self._hear(event)
         except SuiteError as error:  # this user may not read it: the rest of the page needs no log
-            self._tell(piece("trouble", Trouble.of(error, about="log")))
+            self._tell_trouble(Trouble.of(error, about="log"))
 
     def _hear(self, event: Recorded) -> None:
         self._new.append(event)
@@ -169,18 +187,22 @@ class Live:
                 if self._clock() >= self._lists_at:
                     await self._list()
             except SuiteError as error:
-                self._tell(piece("trouble", Trouble.of(error)))
+                self._tell_trouble(Trouble.of(error, about="service"))
             await tick(LOOK_SECONDS)
 
     async def _look(self) -> None:
         """Ask what all nodes do, and tell it."""
         health, stats, status = await self._asked()
+        self._troubles.pop("service", None)
         self._fleet = piece("fleet", fleet(self._now(), health, stats, status))
         self._tell(self._fleet)
-        active = {id: model_row(info) for id, info in (status.models or {}).items()}
+        active = {id: self._active_row(info) for id, info in (status.models or {}).items()}
         ended = [await self._row(id) for id in self._active - active.keys()]
         self._active = frozenset(active)
         self._tell_models(active | {row.id: row for row in ended if row is not None})
+
+    def _active_row(self, info: ModelInfo) -> ModelRow:
+        return replace(model_row(info), nodes=self._places.get(info.model_id, info.nodes))
 
     async def _row(self, model_id: str) -> ModelRow | None:
         """A model that nothing is done with any more; None: it is gone."""
@@ -201,6 +223,7 @@ class Live:
         infos = (await self._client.list_models()).models
         self._listed_at = self._clock()
         self._lists_at = self._listed_at + CATALOGUE_SECONDS
+        self._places = {info.model_id: info.nodes for info in infos}
         rows = {info.model_id: model_row(info) for info in infos}
         self._tell_models(rows, are_all=True)
 
