@@ -1,7 +1,7 @@
 // What the fleet does at this moment: nodes with their memory and cores, what loads, waits and generates, all models.
 
 import {fill, h, keep, put, set} from "../dom.js";
-import {ago, bytes, count, duration, parameters} from "../format.js";
+import {ago, bytes, clock, count, duration, parameters} from "../format.js";
 import {figure, badge, empty} from "../parts.js";
 import {sparkline} from "../spark.js";
 import {Rows} from "../virtual.js";
@@ -107,7 +107,7 @@ function lostCard({live, link}, name) {
     h(
       "div.body",
       {},
-      h("p", {}, `This node does not answer${since ? `, since ${ago(since)}` : ""}. What ran there has ended with an error.`),
+      h("p", {}, `This node does not answer${since ? `, since ${clock(since)}` : ""}. What ran there has ended with an error.`),
       h("p", {}, h("a", {href: link("log", {filter: `node.${name}`})}, "Its events"), " say when it was seen last."),
     ),
   );
@@ -429,9 +429,7 @@ function modelRow(context) {
     h("div.actions", {role: "cell"}, release, load, pin, why),
   );
   element.update = (item) => {
-    if (item === model && element.may === live.may("admin")) return;
     model = item;
-    element.may = live.may("admin");
     put(name, model.name || model.id);
     set(name, "href", link("why", {model: model.id}));
     put(about, described(model));
@@ -445,7 +443,7 @@ function modelRow(context) {
     set(memory, "class", held ? "" : "muted");
     put(nodes, (model.instances?.length ? model.instances.map((each) => each.node) : model.nodes).join(", "));
     put(used, model.last_used ? ago(model.last_used) : "never");
-    showActions(model, element.may, {load, pin, release, why});
+    showActions(model, live.may("admin"), {load, pin, release, why});
   };
   return element;
 }
