@@ -105,7 +105,8 @@ async def _page(
 ) -> tuple[tuple[ModelInfo, ...], str | None]:
     """The models of one page, beside `other_bytes` in the reply, and the cursor of the next page or None."""
     used = await _last_used(node, None)
-    ids = ids_after(sorted({*node.models, *node.catalogue.variants}), request.cursor)
+    models = _active(node) if request.active else {*node.models, *node.catalogue.variants}
+    ids = ids_after(sorted(models), request.cursor)
     page = as_many_as_fit(
         (_described(node, id, used) for id in ids),
         limit=request.limit,
@@ -113,6 +114,16 @@ async def _page(
         key=lambda model: model.model_id,
     )
     return page, cursor_of(page[-1].model_id) if len(page) < len(ids) else None
+
+
+def _active(node: Node) -> dict[str, Model]:
+    """The models that have a process, or that requests wait for."""
+    supervisor = node.supervisor
+    return {
+        id: model
+        for id, model in node.models.items()
+        if id in supervisor.instances or supervisor.admission.waiting(id)
+    }
 
 
 def _more(request: ModelsPage, next_cursor: str | None, call: Call) -> tuple[str, ...]:
