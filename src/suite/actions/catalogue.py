@@ -102,7 +102,7 @@ async def _page(
 ) -> tuple[tuple[ModelInfo, ...], str | None]:
     """The models of one page, beside `other_bytes` in the reply, and the cursor of the next page or None."""
     used = await _last_used(node, None)
-    models = node.models
+    models = _active(node) if request.active else node.models
     ids = ids_after(sorted(models), request.cursor)
     page = as_many_as_fit(
         (describe(node, models[id], used.get(id)) for id in ids),
@@ -111,6 +111,16 @@ async def _page(
         key=lambda model: model.model_id,
     )
     return page, cursor_of(page[-1].model_id) if len(page) < len(ids) else None
+
+
+def _active(node: Node) -> dict[str, Model]:
+    """The models that have a process, or that requests wait for."""
+    supervisor = node.supervisor
+    return {
+        id: model
+        for id, model in node.models.items()
+        if id in supervisor.instances or supervisor.admission.waiting(id)
+    }
 
 
 def _more(request: ModelsPage, next_cursor: str | None, call: Call) -> tuple[str, ...]:

@@ -382,9 +382,14 @@ class Client(Evaluations, Records, Statistics, Texts, GatewayKeys):
         pages = await self._pages("list_models", ListModelsRequest(), ListModelsReply)
         return msgspec.structs.replace(pages[-1], models=tuple(chain(*(page.models for page in pages))))
 
-    async def get_model_status(self, model_id: str | None = None) -> GetModelStatusReply:
-        """Get the status of one model as ``.model``, or of all by id as ``.models``."""
-        request = GetModelStatusRequest(model_id=model_id)
+    async def get_model_status(
+        self, model_id: str | None = None, *, active: bool = False
+    ) -> GetModelStatusReply:
+        """Get the status of one model as ``.model``, or of all by id as ``.models``.
+
+        ``active``: only of those that are loaded, loading, unloading or waited for.
+        """
+        request = GetModelStatusRequest(model_id=model_id, active=active)
         pages = await self._pages("get_model_status", request, GetModelStatusReply)
         if pages[-1].models is None:
             return pages[-1]

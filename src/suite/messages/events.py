@@ -584,7 +584,9 @@ class EvaluationRetracted(EvaluationEvent, frozen=True, kw_only=True):
 
 # --- key --------------------------------------------------------------------------------------------------
 
-KeyEndpoint: TypeAlias = Literal["chat", "completions", "embeddings", "rerank", "tokens", "models", "admin"]
+KeyEndpoint: TypeAlias = Literal[
+    "chat", "completions", "embeddings", "rerank", "tokens", "models", "view", "admin"
+]
 """What a key may be used for. `tokens`: count tokens, and convert text to tokens and back; `models`: list and
 describe them; `admin`: unload models, read metrics."""
 
