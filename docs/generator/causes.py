@@ -92,6 +92,7 @@ BY_ACTION: Final[Mapping[str, tuple[str, ...]]] = {
     "list_metrics": _QUERY,
     "get_metric_series": _QUERY,
     "get_model_quality": _QUERY,
+    "replay_history": ("timeout",),
     "explain": ("model_not_found", "not_a_decision", "event_gone", "time_before_log", *_QUERY),
     "get_fleet": _QUERY,
     "rebuild_projection": ("conflict", "rebuild_would_lose", "read_model_unavailable"),

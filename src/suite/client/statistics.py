@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Final, Literal
 
 from suite.client.asking import Asking
 from suite.messages.actions.base import Moment
+from suite.messages.actions.replay import PolicyName, ReplayHistoryReply, ReplayHistoryRequest
 from suite.messages.actions.statistics import (
     GetBetsReply,
     GetBetsRequest,
@@ -23,6 +24,8 @@ from suite.messages.actions.statistics import (
     ListMetricsReply,
     ListMetricsRequest,
 )
+
+REPLAY_SECONDS: Final = 310.0
 
 
 class Statistics(Asking):
@@ -138,3 +141,22 @@ class Statistics(Asking):
             model_names=tuple(model_names), since=since, until=until, limit=limit, min_seq=min_seq
         )
         return await self._ask("get_model_quality", request, GetModelQualityReply)
+
+    async def replay_history(
+        self,
+        *,
+        policies: Sequence[PolicyName] = ("best_lately",),
+        memory_gb: Sequence[float] = (),
+        with_bets: bool = True,
+        of_node: str | None = None,
+        requests: int = 10_000,
+    ) -> ReplayHistoryReply:
+        """Replay the newest uses under several policies and budgets. It can take minutes."""
+        request = ReplayHistoryRequest(
+            policies=tuple(policies),
+            memory_gb=tuple(memory_gb),
+            with_bets=with_bets,
+            of_node=of_node,
+            requests=requests,
+        )
+        return await self._ask("replay_history", request, ReplayHistoryReply, seconds=REPLAY_SECONDS)

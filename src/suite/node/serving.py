@@ -33,6 +33,7 @@ from suite.actions.keys import create_key, list_keys, revoke_key
 from suite.actions.prediction import get_predictions, predict_models, preload_models, select_model
 from suite.actions.projections import get_error_groups, get_errors, get_fleet, rebuild_projection
 from suite.actions.ranking import rerank
+from suite.actions.replay import replay_history
 from suite.actions.residency import load_model, pin_model, release_model, unload_model, unpin_model
 from suite.actions.statistics import (
     get_bet_statistics,
@@ -143,6 +144,7 @@ ACTIONS = (
     list_metrics,
     get_metric_series,
     get_model_quality,
+    replay_history,
     explain,
     rebuild_projection,
     drain_node,
