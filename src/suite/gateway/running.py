@@ -100,6 +100,7 @@ async def run_gateway(
                 tasks.start_soon(manager.feed_watchdog, client.is_answered)
                 await stop.wait()
                 manager.stopping()
+                gateway.live.end()
                 tasks.start_soon(_end_after, drain, gateway)
 
 

@@ -22,7 +22,6 @@ from suite.gateway.errors import invalid
 from suite.gateway.gateway import Gateway
 from suite.gateway.generations import Put, StreamedAnswer, while_connected
 from suite.gateway.operations import Operation, json_response
-from suite.ticks import tick
 
 ASKED: Final[Mapping[str, float]] = dict.fromkeys(
     (
@@ -65,8 +64,6 @@ DONE: Final[Mapping[str, float]] = {
 }
 """The actions that change things for all, or cost much. The page does not wait for loads and drains: it sees
 them."""
-RIGHTS_SECONDS: Final = 1.0
-"""How soon a page ends whose key was revoked or has expired."""
 
 _read_fields = msgspec.json.Decoder(dict[str, Any]).decode
 
@@ -106,10 +103,7 @@ class _Dashboard:
         return StreamedAnswer(self._tell, EventForm())
 
     async def _tell(self, context: Context, put: Put) -> None:
-        with self._gateway.live.page(put, self._gateway.access.rights(context.requester)):
-            while True:
-                await tick(RIGHTS_SECONDS)
-                self._gateway.access.rights(context.requester)
+        await self._gateway.live.tell(put, lambda: self._gateway.access.rights(context.requester))
 
     async def events(self, request: Request) -> Response:
         """A page of the log."""

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import aclosing, contextmanager
 from typing import Final
 
 import anyio
 import msgspec
+from msgspec.structs import replace
 
 from suite.client import Client
 from suite.errors import ModelNotFound, SuiteError
@@ -31,11 +32,16 @@ from suite.gateway.encoding import encode
 from suite.gateway.generations import Put
 from suite.gateway.sse import EVENT_STREAM, comment, named_event
 from suite.identity import Clock, Now
-from suite.messages.actions.status import GetModelStatusReply, GetStatsReply, HealthCheckReply
+from suite.messages.actions.status import (
+    GetModelStatusReply,
+    GetStatsReply,
+    HealthCheckReply,
+    ModelInfo,
+)
 from suite.messages.envelope import Recorded
 from suite.messages.events import ModelEvent
 from suite.tasks import background
-from suite.ticks import tick
+from suite.ticks import tick, tick_or
 from suite.version import __version__
 
 LOOK_SECONDS: Final = 1.0
@@ -44,6 +50,8 @@ TELL_SECONDS: Final = 0.25
 """How often new events of the log are told."""
 MOST_EVENTS: Final = 200
 """How many events are told at a time. Of more, the newest are: pages can ask for the others."""
+RIGHTS_SECONDS: Final = 1.0
+"""How soon a page ends whose key was revoked or has expired."""
 CATALOGUE_SECONDS: Final = 60.0
 """How often all models are listed though no event says that there are others."""
 CHANGED_SECONDS: Final = 5.0
@@ -71,8 +79,12 @@ class Live:
         self._client = client
         self._now, self._clock = now, clock
         self._pages: set[Put] = set()
-        self._opened = anyio.Event()
+        self._opened, self._ended = anyio.Event(), anyio.Event()
         self._fleet = b""
+        self._troubles: dict[str, bytes] = {}
+        """What does not answer, by what it is about."""
+        self._places: dict[str, tuple[str, ...]] = {}
+        """The nodes that have each model: of one that is active, only those where it is say that it is."""
         self._models: dict[str, bytes] = {}
         """The rows as they were told, by the ids of the models."""
         self._new: deque[Recorded] = deque(maxlen=MOST_EVENTS)
@@ -82,12 +94,27 @@ class Live:
         self._listed_at = self._lists_at = -math.inf
         """When all models were listed, and when they are again."""
 
+    async def tell(self, put: Put, rights: Callable[[], Rights]) -> None:
+        """Tell a page what is the case and what happens, until it is gone or the gateway ends.
+
+        Raises what `rights` raises: the error that refuses the page from now on.
+        """
+        with self._open(put, rights()):
+            while not self._ended.is_set():
+                await tick_or(self._ended, RIGHTS_SECONDS)
+                rights()
+
+    def end(self) -> None:
+        """Have all pages end: the gateway does."""
+        self._ended.set()
+
     @contextmanager
-    def page(self, put: Put, rights: Rights) -> Iterator[None]:
-        """Tell a page what is the case, and what happens within the block."""
-        put(_piece("hello", _hello(rights)))
+    def _open(self, put: Put, rights: Rights) -> Iterator[None]:
+        put(piece("hello", hello(rights)))
         put(self._fleet)
         put(self._models_piece(self._models.values()))
+        for trouble in self._troubles.values():
+            put(trouble)
         self._pages.add(put)
         self._opened.set()
         try:
@@ -112,11 +139,17 @@ class Live:
         self._fleet, self._new_count, self._active = b"", 0, frozenset()
         self._listed_at = self._lists_at = -math.inf
         self._models.clear()
+        self._places.clear()
+        self._troubles.clear()
         self._new.clear()
 
-    def _tell(self, piece: bytes) -> None:
+    def _tell(self, told: bytes) -> None:
         for put in tuple(self._pages):
-            put(piece)
+            put(told)
+
+    def _tell_trouble(self, trouble: Trouble) -> None:
+        self._troubles[trouble.about] = piece("trouble", trouble)
+        self._tell(self._troubles[trouble.about])
 
     # --- the log ------------------------------------------------------------------------------------------
 
@@ -127,7 +160,7 @@ class Live:
                 async for event in events:
                     self._hear(event)
         except SuiteError as error:  # this user may not read it: the rest of the page needs no log
-            self._tell(_piece("trouble", Trouble.of(error)))
+            self._tell_trouble(Trouble.of(error, about="log"))
 
     def _hear(self, event: Recorded) -> None:
         self._new.append(event)
@@ -143,7 +176,7 @@ class Live:
                 told = Events(events=tuple(map(event_document, self._new)), skipped=skipped)
                 self._new.clear()
                 self._new_count = 0
-                self._tell(_piece("events", told))
+                self._tell(piece("events", told))
 
     # --- the nodes ----------------------------------------------------------------------------------------
 
@@ -154,18 +187,22 @@ class Live:
                 if self._clock() >= self._lists_at:
                     await self._list()
             except SuiteError as error:
-                self._tell(_piece("trouble", Trouble.of(error)))
+                self._tell_trouble(Trouble.of(error, about="service"))
             await tick(LOOK_SECONDS)
 
     async def _look(self) -> None:
         """Ask what all nodes do, and tell it."""
         health, stats, status = await self._asked()
-        self._fleet = _piece("fleet", fleet(self._now(), health, stats, status))
+        self._troubles.pop("service", None)
+        self._fleet = piece("fleet", fleet(self._now(), health, stats, status))
         self._tell(self._fleet)
-        active = {id: model_row(info) for id, info in (status.models or {}).items()}
+        active = {id: self._active_row(info) for id, info in (status.models or {}).items()}
         ended = [await self._row(id) for id in self._active - active.keys()]
         self._active = frozenset(active)
         self._tell_models(active | {row.id: row for row in ended if row is not None})
+
+    def _active_row(self, info: ModelInfo) -> ModelRow:
+        return replace(model_row(info), nodes=self._places.get(info.model_id, info.nodes))
 
     async def _row(self, model_id: str) -> ModelRow | None:
         """A model that nothing is done with any more; None: it is gone."""
@@ -186,6 +223,7 @@ class Live:
         infos = (await self._client.list_models()).models
         self._listed_at = self._clock()
         self._lists_at = self._listed_at + CATALOGUE_SECONDS
+        self._places = {info.model_id: info.nodes for info in infos}
         rows = {info.model_id: model_row(info) for info in infos}
         self._tell_models(rows, are_all=True)
 
@@ -203,14 +241,16 @@ class Live:
         told = Models(
             rows=tuple(map(msgspec.Raw, rows)), removed=removed, are_all_known=math.isfinite(self._listed_at)
         )
-        return _piece("models", told)
+        return piece("models", told)
 
 
-def _piece(name: str, told: msgspec.Struct) -> bytes:
+def piece(name: str, told: msgspec.Struct) -> bytes:
+    """What a page is told, under its name."""
     return named_event(name, encode(told))
 
 
-def _hello(rights: Rights) -> Hello:
+def hello(rights: Rights) -> Hello:
+    """What a page is told first."""
     return Hello(
         version=__version__,
         key=rights.key,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 import msgspec
 
@@ -24,6 +24,8 @@ from suite.messages.actions.status import (
 from suite.messages.envelope import Recorded
 from suite.messages.events import UnknownEvent
 
+About: TypeAlias = Literal["service", "log"]
+
 
 class Hello(msgspec.Struct, frozen=True, kw_only=True):
     """The first: who looks, and what that one may do."""
@@ -39,11 +41,12 @@ class Trouble(msgspec.Struct, frozen=True, kw_only=True):
 
     code: str
     message: str
+    about: About = "service"
 
     @classmethod
-    def of(cls, error: SuiteError) -> Trouble:
+    def of(cls, error: SuiteError, *, about: About = "service") -> Trouble:
         """What is told of an error."""
-        return cls(code=error.code, message=error.message)
+        return cls(code=error.code, message=error.message, about=about)
 
 
 class NodeRow(msgspec.Struct, frozen=True, kw_only=True):

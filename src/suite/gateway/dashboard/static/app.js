@@ -34,6 +34,8 @@ function route() {
   const {name, params} = address();
   const view = views.find((each) => each.name === name) ?? views[0];
   shown?.end();
+  window.scrollTo({top: 0});
+  if (!nav.contains(document.activeElement)) main.focus({preventScroll: true}); // what had it is gone
   document.title = `${view.title} · Model Manager Suite`;
   for (const each of nav.querySelectorAll("a")) {
     set(each, "aria-current", each.dataset.view === view.name ? "page" : null);
@@ -75,10 +77,18 @@ function say(text, kind = "") {
   setTimeout(() => message.remove(), kind === "error" ? 10_000 : 4_000);
 }
 
+const TROUBLES = {service: "The service does not answer", log: "The log cannot be read"};
+const STATES = {
+  connecting: "connecting",
+  live: "live",
+  lost: "connection lost, trying again",
+  refused: "no key",
+  resting: "resting",
+};
+
 function showConnection() {
-  const told = {connecting: "connecting", live: "live", lost: "connection lost, trying again", refused: "no key"};
   set(status, "data-state", live.connection);
-  fill(status, h("span.dot", {"aria-hidden": "true"}), h("span", {}, told[live.connection]));
+  fill(status, h("span.dot", {"aria-hidden": "true"}), h("span", {}, STATES[live.connection]));
   if (live.connection === "refused") return askForKey(live.refusal);
   showBanner();
 }
@@ -87,7 +97,7 @@ function showBanner() {
   const trouble =
     live.connection === "lost"
       ? "The gateway does not answer. What you see is what was last known; it is tried again until it does."
-      : live.trouble && `The service does not answer (${live.trouble.code}): ${live.trouble.message}`;
+      : [...live.troubles].map(([about, {code, message}]) => `${TROUBLES[about]}: ${message} (${code})`).join("; ");
   banner.hidden = !trouble;
   fill(banner, trouble || "");
 }
@@ -142,8 +152,7 @@ function nextTheme() {
 function showTheme() {
   const now = localStorage.getItem(THEME) ?? "";
   set(document.documentElement, "data-theme", now || null);
-  fill(theme, {"": "Auto", light: "Light", dark: "Dark"}[now] ?? "Auto");
-  set(theme, "aria-label", `Colours: ${now || "as the system has them"}. Change`);
+  fill(theme, `Colours: ${now || "auto"}`);
 }
 
 function showKey({key: name, expires_at: end}) {
@@ -165,6 +174,20 @@ fill(
 tools.append(theme, leave);
 document.body.append(messages);
 showTheme();
+// A browser has few connections to one gateway for all its tabs: one that nobody looks at gives its own back.
+const REST = 60_000;
+let resting = 0;
+document.addEventListener("visibilitychange", () => {
+  clearTimeout(resting);
+  if (document.hidden) resting = setTimeout(() => live.connection === "live" && live.rest(), REST);
+  else if (live.connection === "resting") live.run();
+});
+
+document.querySelector(".skip").addEventListener("click", (event) => {
+  event.preventDefault(); // its address would be that of a view
+  main.focus();
+});
+
 live.on("connection", showConnection);
 live.on("trouble", showBanner);
 live.on("fleet", showBanner);

@@ -7,7 +7,7 @@ const LONGEST_PAUSE = 15_000;
 const SILENCE = 25_000; // a sign of life comes every 10 s
 
 /**
- * @typedef {"connecting" | "live" | "lost" | "refused"} Connection
+ * @typedef {"connecting" | "live" | "lost" | "refused" | "resting"} Connection
  * @typedef {"connection" | "hello" | "fleet" | "models" | "events" | "trouble"} Topic
  */
 
@@ -26,8 +26,8 @@ export class Live {
     this.models = new Map();
     /** Whether `models` has all of them. */
     this.areAllKnown = false;
-    /** Why the service does not answer. @type {{code: string, message: string} | null} */
-    this.trouble = null;
+    /** What does not answer, by what it is about: "service" or "log". @type {Map<string, {code: string, message: string}>} */
+    this.troubles = new Map();
     /** Tokens a second by node; "" is the sum. @type {Map<string, number>} */
     this.rates = new Map();
     /** Nodes that this page has seen and that are gone. @type {Map<string, {row: any, since: number}>} */
@@ -77,6 +77,12 @@ export class Live {
     }
   }
 
+  /** Ends the connection, until the next run(). */
+  rest() {
+    this.open?.abort();
+    this.become("resting");
+  }
+
   /** @param {Response} answer @param {AbortController} open */
   async read(answer, open) {
     const silence = {timer: 0};
@@ -103,14 +109,15 @@ export class Live {
       this.hello = data;
       this.models.clear();
       this.areAllKnown = false;
+      this.troubles.clear();
     } else if (name === "fleet") this.takeFleet(data);
     else if (name === "models") this.takeModels(data);
-    else if (name === "trouble") this.trouble = data;
+    else if (name === "trouble") this.troubles.set(data.about, data);
     this.tell(name, data);
   }
 
   takeFleet(fleet) {
-    this.trouble = null;
+    this.troubles.delete("service");
     this.rates = rates(this.fleet, fleet, this.rates);
     const there = new Set(fleet.nodes.map((node) => node.node));
     for (const row of this.fleet?.nodes ?? []) {

@@ -93,7 +93,7 @@ class Log {
     const params = text.startsWith("model:") ? {model: text.slice(6)} : {filter: text};
     this.context.replace({...params, seq: this.selected || ""});
     this.unseen = 0;
-    const page = await this.asked({limit: PAGE});
+    const page = await this.asked({limit: PAGE}, (error) => this.refuse(error));
     if (!page) return;
     this.events = page.events;
     this.hasMore = page.has_more;
@@ -113,7 +113,8 @@ class Log {
     this.show();
   }
 
-  async asked(more) {
+  /** A page of the log; null if the filter was changed meanwhile, or it was refused. */
+  async asked(more, refuse = (error) => this.context.say(error.message, "error")) {
     const request = (this.request = Symbol("the newest request"));
     this.isAsking = true;
     try {
@@ -122,7 +123,7 @@ class Log {
       fill(this.note);
       return page;
     } catch (error) {
-      if (!this.context.signal.aborted && request === this.request) this.refuse(error);
+      if (!this.context.signal.aborted && request === this.request) refuse(error);
       return null;
     } finally {
       if (request === this.request) this.isAsking = false;
