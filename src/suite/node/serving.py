@@ -30,7 +30,17 @@ from suite.actions.keys import create_key, list_keys, revoke_key
 from suite.actions.prediction import get_predictions, predict_models, preload_models, select_model
 from suite.actions.projections import get_error_groups, get_errors, get_fleet, rebuild_projection
 from suite.actions.ranking import rerank
+from suite.actions.replay import replay_history
 from suite.actions.residency import load_model, pin_model, release_model, unload_model, unpin_model
+from suite.actions.statistics import (
+    get_bet_statistics,
+    get_bets,
+    get_metric_series,
+    get_model_quality,
+    get_request_statistics,
+    get_residency_timeline,
+    list_metrics,
+)
 from suite.actions.tokens import apply_template, detokenize, tokenize
 from suite.actions.transfers import push_model
 from suite.actions.usage import record_usage, usage
@@ -125,6 +135,14 @@ ACTIONS = (
     get_errors,
     get_error_groups,
     get_fleet,
+    get_request_statistics,
+    get_residency_timeline,
+    get_bet_statistics,
+    get_bets,
+    list_metrics,
+    get_metric_series,
+    get_model_quality,
+    replay_history,
     explain,
     rebuild_projection,
     drain_node,
@@ -159,6 +177,9 @@ _NEEDS_EVALUATION = (
     get_model_evaluation_scores,
     retract_model_evaluation,
     compare_models,
+    list_metrics,
+    get_metric_series,
+    get_model_quality,
 )
 
 SCHEMAS = "the files of suite/schemas in the wheel, by the $id that an endpoint's metadata names"

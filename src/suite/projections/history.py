@@ -1,7 +1,7 @@
 """The read model of what happened to which model: where in the log the events about its residency are.
 
-It has no facts of its own, only sequences. Who explains a moment finds the events here, and reads them from
-the log (ADR 46).
+Who explains a moment finds the events here, and reads them from the log (ADR 46). Beside that are the stays
+of models in memory (`stays.py`) and the bets on them (`bets.py`), a row each, for what is shown over time.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import aiosqlite
 from suite.messages.envelope import Recorded
 from suite.messages.events import Event, InstanceLoadStarted, NodeEvent
 from suite.messages.times import from_sql, to_sql
+from suite.projections import bets, stays
 from suite.projections.projection import EXPIRE_ROWS, Projection, remove_expired
 
 Row: TypeAlias = tuple[object, ...]
@@ -31,7 +32,7 @@ class HistoryProjection(Projection):
     name: ClassVar[str] = "history"
     version: ClassVar[int] = 3
     aggregates: ClassVar[tuple[str, ...]] = ("model", "instance", "admission", "prediction", "node")
-    schema: ClassVar[str] = """
+    schema: ClassVar[str] = f"""{stays.SCHEMA}{bets.SCHEMA}
         CREATE TABLE history (
             model_id TEXT NOT NULL,
             seq INTEGER NOT NULL,
@@ -46,10 +47,12 @@ class HistoryProjection(Projection):
     """
 
     async def fold(self, db: aiosqlite.Connection, events: Sequence[Recorded]) -> None:
-        """Insert a row for each model that an event is about."""
+        """Insert a row for each model that an event is about; apply it to stays and bets."""
         rows = [row for recorded in events for row in _rows(recorded)]
         if rows:
             await db.executemany("REPLACE INTO history VALUES (?, ?, ?, ?, ?, ?)", rows)
+        await stays.fold(db, events)
+        await bets.fold(db, events)
 
     async def expire(self, db: aiosqlite.Connection, now: datetime) -> bool:
         """Remove rows whose events have expired. Returns whether there may be more."""

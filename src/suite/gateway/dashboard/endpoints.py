@@ -11,6 +11,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp
 
 from suite.client.session import CLEAR_SECONDS, UNLOAD_MARGIN_SECONDS
+from suite.client.statistics import REPLAY_SECONDS
 from suite.errors import UnknownPath
 from suite.gateway.context import Context
 from suite.gateway.dashboard.chat import TryAnswer, read_try
@@ -26,15 +27,22 @@ ASKED: Final[Mapping[str, float]] = dict.fromkeys(
     (
         "compare_models",
         "explain",
+        "get_bet_statistics",
+        "get_bets",
         "get_error_groups",
         "get_errors",
         "get_fleet",
+        "get_metric_series",
         "get_model_evaluation_scores",
+        "get_model_quality",
         "get_model_status",
         "get_performance_metrics",
         "get_predictions",
+        "get_request_statistics",
+        "get_residency_timeline",
         "get_stats",
         "health_check",
+        "list_metrics",
         "list_models",
         "predict_models",
         "summary",
@@ -50,10 +58,12 @@ DONE: Final[Mapping[str, float]] = {
     "load_model": 10.0,
     "pin_model": 10.0,
     "release_model": 10.0,
+    "replay_history": REPLAY_SECONDS,
     "unload_model": 30.0 + UNLOAD_MARGIN_SECONDS,
     "unpin_model": 10.0,
 }
-"""The actions that change things for all. The page does not wait for loads and drains: it sees them."""
+"""The actions that change things for all, or cost much. The page does not wait for loads and drains: it sees
+them."""
 
 _read_fields = msgspec.json.Decoder(dict[str, Any]).decode
 

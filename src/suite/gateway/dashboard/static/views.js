@@ -22,9 +22,12 @@
 //
 // dom.js makes elements (h, s for SVG, fill, keep, put), format.js writes values, virtual.js lists what is long.
 
+import {view as bets} from "./views/bets.js";
 import {view as log} from "./views/log.js";
 import {view as now} from "./views/now.js";
+import {view as quality} from "./views/quality.js";
+import {view as time} from "./views/time.js";
 import {view as tryIt} from "./views/try.js";
 import {view as why} from "./views/why.js";
 
-export const views = [now, why, log, tryIt];
+export const views = [now, time, why, bets, quality, log, tryIt];
