@@ -116,14 +116,10 @@ async def _page(
     return page, cursor_of(page[-1].model_id) if len(page) < len(ids) else None
 
 
-def _active(node: Node) -> dict[str, Model]:
+def _active(node: Node) -> set[str]:
     """The models that have a process, or that requests wait for."""
     supervisor = node.supervisor
-    return {
-        id: model
-        for id, model in node.models.items()
-        if id in supervisor.instances or supervisor.admission.waiting(id)
-    }
+    return {id for id in node.models if id in supervisor.instances or supervisor.admission.waiting(id)}
 
 
 def _more(request: ModelsPage, next_cursor: str | None, call: Call) -> tuple[str, ...]:

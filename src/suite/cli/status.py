@@ -250,6 +250,8 @@ def _context(model: ModelInfo) -> str:
     if model.trained_context_tokens is None:
         return ""
     return f"{model.n_ctx} tokens of {model.trained_context_tokens} trained"
+
+
 def _stands_for(variant: VariantInfo) -> str:
     """What a model with adapters consists of, and what is known of an adapter's file."""
     scaled = (each.id if each.scale == 1 else f"{each.id} x {each.scale:g}" for each in variant.adapters)
