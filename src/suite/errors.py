@@ -204,6 +204,20 @@ class ModelNotFound(SuiteError):
     status = 404
 
 
+class AdapterNotFound(SuiteError):
+    """There is no such adapter: see the list of models, which has adapters too."""
+
+    code = "adapter_not_found"
+    status = 404
+
+
+class AdapterMismatch(SuiteError):
+    """The adapter cannot change this model: choose one that was made for it."""
+
+    code = "adapter_mismatch"
+    status = 400
+
+
 class ModelFileGone(SuiteError):
     """The model's file is no longer where it was: put it back, or choose another model."""
 

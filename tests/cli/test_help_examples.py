@@ -16,6 +16,7 @@ from anyio.from_thread import start_blocking_portal
 import suite
 from suite.cli.main import COMMANDS
 from suite.tasks import background
+from support.adapters import adapter
 from support.command import Command
 from support.examples import help_examples
 from support.histories import made_up_csv
@@ -52,6 +53,8 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     tiny_model(home / "models" / "gemma-3-4b.gguf", chat_template=CHAT_TEMPLATE, brief=True)
     tiny_projector(home / "models" / "mmproj-gemma-3-4b.gguf")
     (home / "photo.jpg").write_bytes(picture((0, 0, 255), format="JPEG"))
+    for name in ("pirate", "poet"):
+        adapter(home / "models" / f"{name}.gguf", home / "models" / f"{MODELS[0]}.gguf")
     (home / "letter.txt").write_text("Dear reader, all is well.")
     (home / "suite.toml").write_text("idle_timeout_seconds = 60.0\n")
     (home / "startup_config.yaml").write_text("ModelManagerSuite:\n  config:\n    vram_limit_gb: 2.0\n")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Collection, Sequence
 
+from suite.engine.adapters import NO_ADAPTERS, AdapterSet
 from suite.engine.backend import BatchEntry
 from suite.engine.pictures.tokens import Piece, is_stand_in
 from suite.engine.sampler import SamplingParams
@@ -107,6 +108,7 @@ class FakeBackend:
         self.unable: dict[str, Exception] = {}
         """What `save` and `exchange` raise, by their names."""
         self.threads = 0
+        self.adapters = NO_ADAPTERS
         self.exempt: list[Collection[int] | None] = []
         """What was exempt from the grammar of each token."""
         self.scored_tokens = 4
@@ -118,6 +120,14 @@ class FakeBackend:
 
     def use_threads(self, threads: int) -> None:
         self.threads = threads
+
+    def use_adapters(self, adapters: AdapterSet) -> None:
+        self.adapters = adapters
+
+    def _decoded(self, tokens: Sequence[int]) -> list[int]:
+        """What a sequence holds of tokens, which depends on the adapters that they are decoded with."""
+        shift = zlib.crc32(self.adapters.key.encode())
+        return [token + shift for token in tokens]
 
     def decode(self, entries: Sequence[BatchEntry]) -> bool:
         count = sum(len(entry.tokens) for entry in entries)
@@ -141,8 +151,11 @@ class FakeBackend:
             assert not any(map(is_stand_in, tokens)), "pictures are decoded apart"
             if is_scored:
                 for index in range(len(tokens)):
-                    self.rows[row + 1 + index] = [*self.sequences[sequence], *tokens[: index + 1]]
-            self.sequences[sequence] += tokens
+                    self.rows[row + 1 + index] = [
+                        *self.sequences[sequence],
+                        *self._decoded(tokens[: index + 1]),
+                    ]
+            self.sequences[sequence] += self._decoded(tokens)
             assert len(self.sequences[sequence]) <= self.context_tokens
             row += len(tokens)
             if wants_logits:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
+from suite.engine.adapters import NO_ADAPTERS, AdapterSet
 from suite.engine.engine import Engine
 from suite.engine.generation import EngineRequest, Generation
 from suite.engine.pictures.tokens import Piece
@@ -74,6 +75,7 @@ def asked(
     reasoning: Reasoning | None = None,
     pictures: Mapping[int, Piece] | None = None,
     clock: Clock | None = None,
+    adapters: AdapterSet = NO_ADAPTERS,
 ) -> Asked:
     order = EngineRequest(
         prompt=list(prompt),
@@ -89,6 +91,7 @@ def asked(
         is_forgotten=is_forgotten,
         reasoning=reasoning,
         pictures=pictures or {},
+        adapters=adapters,
     )
     return Asked(Generation(order, clock or Clock()))
 

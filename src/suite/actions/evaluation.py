@@ -68,7 +68,7 @@ async def log_performance_metric(
     return LogPerformanceMetricReply(message=f"{request.metric_name} is logged", metric_id=metric_id, seq=seq)
 
 
-@action("get_performance_metrics")
+@action("get_performance_metrics", is_lookup=True)
 async def get_performance_metrics(
     node: Node, request: GetPerformanceMetricsRequest, _: Call
 ) -> GetPerformanceMetricsReply:
@@ -77,7 +77,7 @@ async def get_performance_metrics(
         return await samples.performance_metrics(db, request)
 
 
-@action("summary")
+@action("summary", is_lookup=True)
 async def summary(node: Node, request: SummaryRequest, _: Call) -> SummaryReply:
     """Summarise the samples of a metric, in total and by agent."""
     async with node.projections.evaluation.reading(request.min_seq, own_seq=node.last_seq) as db:
@@ -92,7 +92,7 @@ async def log_model_evaluation(
     evaluation_id = request.evaluation_id or node.new_id()
     event = EvaluationLogged(
         evaluation_id=evaluation_id,
-        model_name=node.fleet.canonical(request.model_name),
+        model_name=node.fleet.judged_as(request.model_name),
         cycle_id=request.cycle_id,
         trust_score=request.trust_score,
         accuracy=request.accuracy,
@@ -104,7 +104,7 @@ async def log_model_evaluation(
 
     def is_same(before: EvaluationLogged, now: EvaluationLogged) -> bool:
         # The name that it was logged under may have become an alias since.
-        before = replace(before, model_name=node.fleet.canonical(before.model_name))
+        before = replace(before, model_name=node.fleet.judged_as(before.model_name))
         if request.evaluation_timestamp is None:
             now = replace(now, evaluation_timestamp=before.evaluation_timestamp)
         return before == now
@@ -126,13 +126,13 @@ async def log_model_evaluation(
     )
 
 
-@action("get_model_evaluation_scores")
+@action("get_model_evaluation_scores", is_lookup=True)
 async def get_model_evaluation_scores(
     node: Node, request: GetModelEvaluationScoresRequest, _: Call
 ) -> GetModelEvaluationScoresReply:
     """Get the evaluations of models, newest first."""
     if request.model_name is not None:
-        request = replace(request, model_name=node.fleet.canonical(request.model_name))
+        request = replace(request, model_name=node.fleet.judged_as(request.model_name))
     async with node.projections.evaluation.reading(request.min_seq, own_seq=node.last_seq) as db:
         return await scores.evaluation_scores(db, request)
 
@@ -179,10 +179,10 @@ def _retracts(event: Event, evaluation_id: str) -> bool:
     return isinstance(event, EvaluationRetracted) and event.evaluation_id == evaluation_id
 
 
-@action("compare_models")
+@action("compare_models", is_lookup=True)
 async def compare_models(node: Node, request: CompareModelsRequest, _: Call) -> CompareModelsReply:
     """Compare models by their latest cycles, with the change since the previous ones."""
-    names = tuple(map(node.fleet.canonical, request.model_names))
+    names = tuple(map(node.fleet.judged_as, request.model_names))
     async with node.projections.evaluation.reading(request.min_seq, own_seq=node.last_seq) as db:
         reply = await comparison.compare_models(db, replace(request, model_names=names))
     models = as_many_as_fit(reply.models)

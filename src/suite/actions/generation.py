@@ -21,6 +21,7 @@ from suite.errors import (
     InvalidRequest,
     UnsupportedContent,
 )
+from suite.explanation.words import counted
 from suite.messages.actions.chat import PICTURE_PARTS, TEXT_PARTS, ChatMessage, ContentPart
 from suite.messages.actions.generation import (
     CancelGenerationReply,
@@ -32,6 +33,7 @@ from suite.messages.actions.generation import (
 )
 from suite.messages.actor import Cleared, Handover
 from suite.messages.signals import Accepted
+from suite.node.adapters import given_adapters
 from suite.node.generations import CLEAR_SECONDS, HANDOVER_SECONDS
 from suite.node.node import Node, context_warnings
 from suite.node.snapshots import forget_snapshots
@@ -68,12 +70,16 @@ async def generate_text(node: Node, request: GenerateTextRequest, call: Call) ->
         warnings = (*call.warnings, *context_warnings(model, request.context_length))
         if request.stream:
             await call.send(Accepted(generation_id=generation_id, node=node.name))
+        adapters = await given_adapters(
+            node.settings, node.catalogue, model, request.model_id, request.adapters, new_id=node.new_id
+        )
         request = completed(request, model.file.entry.parameters, given)
         handover = Handover(
             generation_id=generation_id,
             request=request,
             warnings=warnings,
             former_node=node.fleet.former_node(model.model_id, request.conversation_id),
+            adapters=adapters,
         )
         terms = node.terms(
             request.load_wait_ms, request.keep_alive, stream=request.stream, priority=request.priority
@@ -144,7 +150,7 @@ def _cleared(_: ClearKvCacheRequest, replies: Mapping[str, ClearKvCacheReply]) -
     if len(done) <= 1:
         return done[0] if done else next(iter(replies.values()))
     return ClearKvCacheReply(
-        message=f"{tokens} tokens of {conversations} conversations are forgotten on {len(done)} nodes",
+        message=f"{_forgotten(tokens, conversations)} on {counted(len(done), 'node')}",
         cleared_conversations=conversations,
         cleared_tokens=tokens,
     )
@@ -208,7 +214,12 @@ def _told(cleared: Cleared) -> str:
     if not cleared.conversations:
         return "there was nothing to forget"
     later = f", of {cleared.generating} once their generation ends" if cleared.generating else ""
-    return f"{cleared.tokens} tokens of {cleared.conversations} conversations are forgotten{later}"
+    return f"{_forgotten(cleared.tokens, cleared.conversations)}{later}"
+
+
+def _forgotten(tokens: int, conversations: int) -> str:
+    are = "is" if tokens == 1 else "are"
+    return f"{counted(tokens, 'token')} of {counted(conversations, 'conversation')} {are} forgotten"
 
 
 def check_content(messages: Sequence[ChatMessage], *, takes_pictures: bool = False) -> None:

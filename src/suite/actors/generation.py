@@ -28,6 +28,7 @@ from suite.actors.tracing import generating, note_answer, note_text, operation_o
 from suite.bus.absence import Absence
 from suite.bus.connection import Connection
 from suite.bus.service import terminate
+from suite.engine.adapters import Adapter, adapter_set
 from suite.engine.generation import EngineRequest, Generation
 from suite.engine.grammar.grammar import Grammars
 from suite.engine.prompts.prompt import Prompter
@@ -36,10 +37,10 @@ from suite.engine.thread import EngineThread
 from suite.errors import SuiteError, TooLarge
 from suite.identity import Clock
 from suite.log import Log
-from suite.messages.actions.base import brief
+from suite.messages.actions.base import AdapterChoice, brief
 from suite.messages.actions.generation import Choice, GenerateTextReply, Timings, Usage
 from suite.messages.actor import ActorSpec, Finished, GenerationProgress, Handover
-from suite.messages.events import Generated, Outcome
+from suite.messages.events import AppliedAdapter, Generated, Outcome
 from suite.messages.logprobs import PromptToken
 from suite.messages.signals import HEARTBEAT_SECONDS, Chunk, Heartbeat, Signal
 from suite.messages.subjects import Subjects
@@ -86,6 +87,7 @@ class ClientGeneration:
         self._warnings = handover.warnings
         self._waited_ms = handover.waited_ms
         self._former_node = handover.former_node
+        self._adapters = handover.adapters
         self._reply = reply
         self._receipt = receipt
         self._resources = resources
@@ -228,7 +230,13 @@ class ClientGeneration:
                 preparing.deadline = anyio.current_time() + deadline - resources.clock()
             request = await resources.pictures.placed(request)
             prepared = await prepare(
-                request, resources.prompter, resources.grammars, session, seed=self._seed, deadline=deadline
+                request,
+                resources.prompter,
+                resources.grammars,
+                session,
+                seed=self._seed,
+                deadline=deadline,
+                adapters=adapter_set(Adapter(each.sha256, each.path, each.scale) for each in self._adapters),
             )
             self._check_scores(len(prepared.requests[0].prompt))
             self._truncated_tokens = prepared.truncated_tokens
@@ -256,7 +264,7 @@ class ClientGeneration:
         """Take over the conversation from the node that has had it, if that is another one."""
         moving, node, id = self._resources.moving, self._former_node, request.conversation_id
         if moving is not None and node and id is not None and request.reuse:
-            await moving.bring(node, id, request.prompt, is_needed=request.continues)
+            await moving.bring(node, id, request.prompt, request.adapters, is_needed=request.continues)
 
     def _forgets(self) -> tuple[str, ...]:
         """A warning if the other answers take the only slot from the conversation."""
@@ -355,6 +363,7 @@ class ClientGeneration:
                     outcome=self._outcome,
                     waited_ms=self._waited_ms,
                     requester=UNSET if self._request.requester is None else self._request.requester,
+                    adapters=self._applied or UNSET,
                 ),
                 # A generation repeated under the same id, because its outcome was unknown, counts once.
                 id=str(uuid5(NAMESPACE_OID, f"{spec.model_id}\n{self._id}")),
@@ -419,6 +428,7 @@ class ClientGeneration:
             logprobs=first.logprobs,
             prompt_logprobs=self._prompt_logprobs,
             model_id=self._resources.spec.model_id,
+            adapters=tuple(AdapterChoice(id=each.id, scale=each.scale) for each in self._adapters),
             generation_id=self._id,
             conversation_id=asked.conversation_id,
             using_kv_cache=tokens.reused_tokens > 0,
@@ -442,6 +452,12 @@ class ClientGeneration:
 
     def _finished_choices(self) -> tuple[Choice, ...]:
         return tuple(choice.finished(self._request, self._id, self._outcome) for choice in self._choices)
+
+    @property
+    def _applied(self) -> tuple[AppliedAdapter, ...]:
+        return tuple(
+            AppliedAdapter(id=each.id, sha256=each.sha256, scale=each.scale) for each in self._adapters
+        )
 
     @property
     def _finish_reasons(self) -> list[str]:

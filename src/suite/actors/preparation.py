@@ -13,6 +13,7 @@ from typing import Final, NamedTuple
 
 import anyio
 
+from suite.engine.adapters import NO_ADAPTERS, AdapterSet
 from suite.engine.generation import EngineRequest
 from suite.engine.grammar.grammar import Grammars, OpenGrammar
 from suite.engine.pictures.tokens import Piece
@@ -45,6 +46,7 @@ async def prepare(
     *,
     seed: int,
     deadline: float | None,
+    adapters: AdapterSet = NO_ADAPTERS,
 ) -> PreparedRequest:
     """Prepare a request. Raises the errors of its prompt, its grammar or its parameters.
 
@@ -73,6 +75,7 @@ async def prepare(
                 choice=index,
                 reasoning=prompt.reasoning,
                 pictures=prompt.pictures,
+                adapters=adapters,
             )
             for index, sampling in enumerate(samplings)
         ),
@@ -109,6 +112,7 @@ def engine_request(
     choice: int = 0,
     reasoning: Reasoning | None = None,
     pictures: Mapping[int, Piece] = _NO_PICTURES,
+    adapters: AdapterSet = NO_ADAPTERS,
 ) -> EngineRequest:
     """The request to the engine for one choice.
 
@@ -131,4 +135,5 @@ def engine_request(
         prompt_logprobs=prompt_logprobs,
         reasoning=reasoning,
         is_forgotten=request.conversation_id is not None and not is_first,
+        adapters=adapters,
     )

@@ -32,6 +32,7 @@ from suite.bus.decoding import parse
 from suite.bus.endpoint import QUEUE_GROUP, Endpoint, Endpoints
 from suite.bus.refusal import terminate
 from suite.errors import (
+    AdapterNotFound,
     Disabled,
     InvalidRequest,
     LoadFailed,
@@ -60,7 +61,7 @@ LAST_WORDS_SECONDS = 1.0
 RESTING_LIMIT = 64
 """How many idle tasks are kept for the next requests."""
 
-_ELSEWHERE = (Disabled, LoadFailed, NodeStopping, Quarantined)
+_ELSEWHERE = (AdapterNotFound, Disabled, LoadFailed, NodeStopping, Quarantined)
 """The errors of requests that another node may serve all the same."""
 _encode = msgspec.json.Encoder().encode
 
@@ -81,7 +82,8 @@ def _resolved(request: msgspec.Struct, message: Message) -> msgspec.Struct:
 
 def _processing(endpoint: Endpoint[Any], message: Message) -> AbstractContextManager[None]:
     """The span of a request, which continues the trace of its sender."""
-    if not telemetry.recording.is_on:
+    begins_none = endpoint.action.is_lookup and "traceparent" not in message.headers
+    if begins_none or not telemetry.recording.is_on:
         return telemetry.continuing(message.headers)
     return telemetry.processing(
         endpoint.subject,

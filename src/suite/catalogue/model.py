@@ -14,6 +14,7 @@ from suite.catalogue.outage import Outage
 from suite.catalogue.projectors import UNPAIRED, Pairing
 from suite.config import ModelSettings
 from suite.domain.footprint import NOTHING, Footprint
+from suite.engine.gguf.adapter import AdapterInfo
 from suite.engine.gguf.file import GgufInfo
 from suite.engine.gguf.placement import place
 from suite.engine.gguf.projector import ProjectorInfo
@@ -33,6 +34,8 @@ class Model(msgspec.Struct, frozen=True, kw_only=True):
     """None when the file cannot be loaded; it is there when only the settings are wrong."""
     error: SuiteError | None
     """Why the model cannot be loaded."""
+    adapter: AdapterInfo | None = None
+    """What changes other models, and is loaded with one of them only; None for a model."""
     settled: bool = True
     """False while its file is still being written."""
     outage: Outage | None = None
@@ -83,6 +86,11 @@ class Model(msgspec.Struct, frozen=True, kw_only=True):
     def display_name(self) -> str:
         """The name to show to people."""
         return self.settings.display_name or self.model_id
+
+    @property
+    def info_name(self) -> str | None:
+        """What its file calls it."""
+        return self.info.name if self.info is not None else None
 
     @property
     def capabilities(self) -> tuple[str, ...]:

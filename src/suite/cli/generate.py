@@ -16,6 +16,7 @@ from suite.cli.completion import model_ids
 from suite.cli.model_ids import described, for_model
 from suite.cli.options import Callback, Target, client_command
 from suite.errors import GenerationNotFound
+from suite.messages.actions.base import AdapterChoice
 from suite.messages.actions.generation import GenerateTextRequest
 
 if TYPE_CHECKING:
@@ -50,11 +51,36 @@ def sampling_options(command: Callback) -> Callback:
         command = click.option(
             flag, type=kind, help=f"{meaning}  [default: {_default(flag)}, or the model's own]"
         )(command)
-    return click.option(
+    command = click.option(
         "--stop",
         multiple=True,
         help="Stop before this text; may be repeated.  [default: none, or the model's own]",
     )(command)
+    return click.option(
+        "--adapter",
+        "adapters",
+        metavar="ID[=SCALE]",
+        multiple=True,
+        callback=_adapters,
+        help="LoRA adapter to compute with, and how much of it; may be repeated.  [default: none; scale 1]",
+    )(command)
+
+
+def _adapters(
+    _: click.Context, __: click.Parameter, values: tuple[str, ...]
+) -> tuple[str | AdapterChoice, ...]:
+    """Adapters as a request has them. Raises BadParameter."""
+    return tuple(map(_adapter, values))
+
+
+def _adapter(typed: str) -> str | AdapterChoice:
+    id, given, scale = typed.rpartition("=")
+    if not given:
+        return typed
+    try:
+        return msgspec.convert({"id": id, "scale": float(scale)}, AdapterChoice)
+    except (ValueError, msgspec.ValidationError):
+        raise click.BadParameter(f"{typed!r} is not ID or ID=SCALE with a scale from -100 to 100") from None
 
 
 def _default(flag: str) -> object:
@@ -112,6 +138,7 @@ def generate(
       suite generate smollm2 "What is a llama?" --temperature 0
       suite generate smollm2 "Once upon a time" --raw --max-tokens 64
       suite generate gemma-3-4b "What is this?" --image photo.jpg
+      suite generate smollm2 "Who are you?" --adapter pirate --adapter poet=0.5
       cat letter.txt | suite generate smollm2 --system "Summarise the text." --json
     """
     if prompt is None or prompt == "-":

@@ -13,6 +13,7 @@ import platformdirs
 from msgspec import Meta
 
 from suite.errors import InvalidConfiguration
+from suite.messages.actions.base import Adapters
 from suite.messages.tracing import MetricsMode, TraceMode, TraceSettings
 
 _SECONDS_A_DAY = 86_400
@@ -109,6 +110,12 @@ class ModelSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     """What `select` may be asked for, in words of your own, such as `code`."""
     aliases: tuple[str, ...] = ()
     """Other names under which it can be used."""
+    base: str | None = None
+    """The id of the model that this name stands for, with `adapters`: a name without a file, or that of an
+    adapter. Default: an adapter stands for the only model that it fits."""
+    adapters: Adapters = ()
+    """What the `base` is computed with for this name, such as `["pirate", {id = "poet", scale = 0.5}]`.
+    Default: an adapter stands for itself."""
     priority: Annotated[int, Meta(ge=-_LARGEST, le=_LARGEST)] | str = 0
     """Only shown in the model's status; a number, or a word such as `high`."""
     chat_template: str | None = None

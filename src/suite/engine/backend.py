@@ -6,6 +6,7 @@ from collections.abc import Callable, Collection, Sequence
 from contextlib import AbstractContextManager
 from typing import NamedTuple, Protocol, TypeAlias
 
+from suite.engine.adapters import AdapterSet
 from suite.engine.pictures.tokens import Piece
 from suite.engine.sampler import SamplingParams
 from suite.engine.snapshots.file import Payload
@@ -118,6 +119,9 @@ class Backend(Protocol):
 
     def use_threads(self, threads: int) -> None:
         """Compute with this many threads from now on."""
+
+    def use_adapters(self, adapters: AdapterSet) -> None:
+        """Compute with these adapters from now on. Raises GenerationFailed if one cannot be loaded."""
 
     def decode(self, entries: Sequence[BatchEntry]) -> bool:
         """Decode a batch. Returns False, and changes nothing, when the cache has no room for it.

@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import NamedTuple, TypeAlias
 
+from suite.engine.adapters import NO_ADAPTERS, AdapterSet
 from suite.engine.backend import Backend, Cores
 from suite.engine.conversations import SNAPSHOT_DELAY_SECONDS, Conversations
 from suite.engine.generation import Generation
@@ -172,9 +173,12 @@ class Engine:
 
     # --- between nodes --------------------------------------------------------------------------------------
 
-    def reading_seconds(self, prompt: list[int], conversation_id: str | None) -> float | None:
+    def reading_seconds(
+        self, prompt: list[int], conversation_id: str | None, adapters: AdapterSet = NO_ADAPTERS
+    ) -> float | None:
         """How long it takes to decode what of a prompt is not to be reused; None: nothing was decoded yet."""
-        return self._scheduler.reading_seconds(self._conversations.missing_tokens(prompt, conversation_id))
+        missing = self._conversations.missing_tokens(prompt, conversation_id, adapters=adapters.key)
+        return self._scheduler.reading_seconds(missing)
 
     def export(self, conversation_id: str) -> Exported | None:
         """The state of a conversation that goes on elsewhere; None: there is none."""
@@ -264,7 +268,9 @@ class Engine:
         lead = self._scheduler.find_lead(run, can_lend=self._conversations.can_lend)
         if lead is None or lead.tokens < MIN_FOLLOWED_TOKENS or lead.missing <= 0:
             return None
-        saved = lead.tokens - self._conversations.reusable_tokens(run.pending, request.conversation_id)
+        saved = lead.tokens - self._conversations.reusable_tokens(
+            run.pending, request.conversation_id, adapters=run.adapters.key
+        )
         # A leader that has to read more than this run would itself is not waited for.
         return lead if saved >= max(MIN_FOLLOWED_TOKENS, lead.missing) else None
 
@@ -289,7 +295,7 @@ class Engine:
             run.sampler = self._backend.sampler(request.sampling)
             run.sampler.accept_prompt(run.pending)
         run.slot, reused = self._conversations.assign_slot(
-            run.pending, request.conversation_id, reuse=request.reuse
+            run.pending, request.conversation_id, reuse=request.reuse, adapters=run.adapters.key
         )
         run.slot.marked_for_clearing = run.marked_for_clearing
         self._scheduler.start(run)
@@ -313,8 +319,8 @@ class Engine:
         """Move sequences next to each other, unless it was decided for these runs in these places."""
         running = self._scheduler.running
         places = {run.arrival: run.slot.sequence for run in running if run.slot is not None}
-        if places == self._places:
-            return
+        if places == self._places or self._scheduler.is_mixed:
+            return  # those of other adapters are in no batch together, and would make way to no end
         self._places = places
         lost = self._conversations.close_gaps(self._scheduler.expected_steps())
         for run in [run for run in running if run.slot in lost]:
@@ -326,10 +332,11 @@ class Engine:
 
     def _decode(self) -> Sequence[BatchShare]:
         """Decode the next batch and return its shares; empty if there was nothing to decode."""
-        while shares := by_sequence(self._scheduler.next_batch(self._waited())):
+        while shares := by_sequence(self._scheduler.next_batch(self._waited(), now=self._clock())):
             self._share_cores(shares)
-            self._decoding_since = self._clock()
             try:
+                self._backend.use_adapters(shares[0].run.adapters)
+                self._decoding_since = self._clock()
                 if self._backend.decode(batch_entries(shares)):
                     return shares
             except SuiteError as error:
@@ -349,6 +356,7 @@ class Engine:
                 return
             self._share_cores([BatchShare(run, len(piece.tokens))])
             try:
+                self._backend.use_adapters(run.adapters)
                 decoded = self._backend.decode_picture(run.slot.sequence, len(run.slot.tokens), piece)
             except SuiteError as error:
                 self._discard(run, error)

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 import msgspec
 
+from suite.engine.adapters import NO_ADAPTERS, AdapterSet
 from suite.engine.pictures.tokens import Piece
 from suite.engine.reasoning import Reasoning
 from suite.engine.sampler import SamplingParams
@@ -41,6 +42,8 @@ class EngineRequest(msgspec.Struct, frozen=True, kw_only=True):
     """How reasoning is told apart from the answer; None: all is the answer."""
     is_forgotten: bool = False
     """Whether nothing of it is kept when it ends, nor reused by others before."""
+    adapters: AdapterSet = NO_ADAPTERS
+    """What the model is computed with."""
 
 
 class Generation:

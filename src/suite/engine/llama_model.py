@@ -18,8 +18,10 @@ from pathlib import Path
 
 import msgspec
 
+from suite.engine.adapters import AdapterSet
 from suite.engine.backend import BatchEntry, Cores
 from suite.engine.bindings import buffers, last_messages, lib
+from suite.engine.loaded_adapters import LoadedAdapters
 from suite.engine.pictures.projector import Projector
 from suite.engine.pictures.tokens import Piece
 from suite.engine.sampler import Sampler, SamplingParams
@@ -89,6 +91,7 @@ class LlamaModel:
         """What makes embeddings of pictures; None: it reads none."""
         self.reads_no_pictures = "it has no projector (mmproj)"
         """Why it reads no pictures, if it reads none."""
+        self._adapters = LoadedAdapters(model, context)
 
     @property
     def in_background(self) -> bool:
@@ -195,6 +198,10 @@ class LlamaModel:
         if threads != self._threads:
             lib.llama_set_n_threads(self.context, threads, threads)
             self._threads = threads
+
+    def use_adapters(self, adapters: AdapterSet) -> None:
+        """Compute with these adapters from now on. Raises GenerationFailed if one cannot be loaded."""
+        self._adapters.use(adapters)
 
     def decode(self, entries: Sequence[BatchEntry]) -> bool:
         """Decode a batch of at most `batch_tokens` tokens.

@@ -8,7 +8,8 @@ waiting, so that no generation starves.
 A prompt that begins with what another run is reading is read once: the run *follows* that one, which leads,
 and starts when the tokens that they share are decoded. A leader goes as early as the best of its followers,
 and in the step in which a follower can go on from there nobody who comes after that one gets more of the
-time. Nothing here depends on llama.cpp.
+time. A batch is computed with one set of adapters, so runs of different sets take turns
+(`suite.engine.adapters`). Nothing here depends on llama.cpp.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
+from suite.engine.adapters import AdapterSet, AdapterTurns
 from suite.engine.backend import BatchEntry, TokenSampler
 from suite.engine.generation import Generation
 from suite.engine.listener import Listener
@@ -73,6 +75,11 @@ class Run:
         """How many tokens are to be decoded before the next picture."""
         has_pictures = self.generation.request.pictures or self.generation.request.continues
         return text_ahead(self.pending) if has_pictures else len(self.pending)
+
+    @property
+    def adapters(self) -> AdapterSet:
+        """What it is computed with."""
+        return self.generation.request.adapters
 
     @property
     def is_scored(self) -> bool:
@@ -131,6 +138,7 @@ class Scheduler:
         self._max_step_seconds = max_step_seconds
         self._scored_tokens = batch_tokens if scored_tokens is None else scored_tokens
         self._step_time = StepTime()
+        self._turns = AdapterTurns(max_step_seconds)
 
     def __iter__(self) -> Iterator[Run]:
         yield from self.running
@@ -188,7 +196,7 @@ class Scheduler:
         """
         best: Lead | None = None
         for other in self.running:
-            if other.prefilled or other.slot is None:
+            if other.prefilled or other.slot is None or other.adapters.key != run.adapters.key:
                 continue
             tokens = common_prefix([*other.slot.tokens, *other.pending], run.pending, len(run.pending) - 1)
             if tokens > (best.tokens if best else 0) and can_lend(other.slot, tokens):
@@ -235,6 +243,11 @@ class Scheduler:
         }
 
     @property
+    def is_mixed(self) -> bool:
+        """Whether runs take turns because they have different adapters."""
+        return len({run.adapters.key for run in self.running}) > 1
+
+    @property
     def answering(self) -> bool:
         """Whether answers are being generated, so that somebody waits for the next step."""
         return any(run.prefilled for run in self.running)
@@ -244,19 +257,27 @@ class Scheduler:
         answers = sum(run.prefilled for run in self.running)
         return self._seconds_for_prompts(answers, 0.0) if answers else math.inf
 
-    def next_batch(self, spent: float = 0.0) -> list[BatchShare]:
-        """Compose the next batch; empty when no run has anything to decode.
+    def next_batch(self, spent: float = 0.0, *, now: float = 0.0) -> list[BatchShare]:
+        """Compose the next batch, of runs with the same adapters; empty when no run has anything to decode.
 
         `spent` are the seconds that running answers have waited already since the last step.
         """
-        answers = [BatchShare(run, 1) for run in self.running if run.prefilled]
-        if len(answers) == len(self.running):
+        running = self._whose_turn(now)
+        answers = [BatchShare(run, 1) for run in running if run.prefilled]
+        if len(answers) == len(running):
             return answers
         room, seconds = self._batch_tokens - len(answers), math.inf
-        if answers:
+        if self.answering:
             room = min(room, self._prompt_step_tokens * self._patience)
             seconds = self._seconds_for_prompts(len(answers), spent)
-        return answers + self._pieces(room, seconds)
+        return answers + self._pieces(running, room, seconds)
+
+    def _whose_turn(self, now: float) -> Sequence[Run]:
+        """The running ones that the next batch may have."""
+        if not self.running:
+            return ()
+        key = self._turns.next((run.adapters.key for run in self.running), now)
+        return [run for run in self.running if run.adapters.key == key]
 
     def next_picture(self) -> Run | None:
         """The first of the runs that have a picture to be decoded next."""
@@ -283,12 +304,12 @@ class Scheduler:
         """How many times longer a step may take: as many as wait for their first token, up to a limit."""
         return min(max(1, sum(not run.prefilled for run in self.running)), MOST_PATIENCE)
 
-    def _pieces(self, room: int, seconds: float) -> list[BatchShare]:
-        """Pieces of prompts, in the order in which they are to be read: at least a token of the first."""
+    def _pieces(self, running: Sequence[Run], room: int, seconds: float) -> list[BatchShare]:
+        """Pieces of their prompts, in the order in which these are read: at least a token of the first."""
         followers = self._followers()
         urgency = {
             run: min(_rank(each) for each in (run, *followers.get(run, ())))
-            for run in self.running
+            for run in running
             if not run.prefilled and not run.is_at_picture
         }
         pieces: list[BatchShare] = []

@@ -120,6 +120,8 @@ class ActorSpec(msgspec.Struct, frozen=True, kw_only=True):
     """The path of the projector (mmproj) by which it reads pictures; None: it reads none."""
     confinement: ConfinementSpec | None = None
     """None: it keeps every right of its node's user."""
+    adapters: str | None = None
+    """The folder in which it finds the adapters that generations are to be computed with."""
 
 
 class End(msgspec.Struct, frozen=True, kw_only=True):
@@ -229,6 +231,16 @@ AnyReport: TypeAlias = Imported | Loading | Ready | Failed | Finished | Stepped
 # --- node to actor, by request ------------------------------------------------------------------------------
 
 
+class AdapterFile(msgspec.Struct, frozen=True, kw_only=True):
+    """A LoRA adapter that a generation is computed with."""
+
+    id: str
+    sha256: str
+    path: str
+    """Below the folder ``adapters`` of the process's specification."""
+    scale: float
+
+
 class Handover(msgspec.Struct, frozen=True, kw_only=True):
     """A generation for the actor, which answers the client's reply subject itself.
 
@@ -242,6 +254,8 @@ class Handover(msgspec.Struct, frozen=True, kw_only=True):
     """For memory and the load, until the actor was asked."""
     former_node: str = ""
     """The node that has had its conversation until now; empty if that is this one, or not known."""
+    adapters: tuple[AdapterFile, ...] = ()
+    """What its model is computed with."""
 
 
 class ActorReply(msgspec.Struct, frozen=True, kw_only=True):

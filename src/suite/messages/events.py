@@ -411,6 +411,15 @@ class RequestsRefused(AdmissionEvent, frozen=True, kw_only=True, omit_defaults=T
 Outcome = Literal["stop", "length", "context_full", "cancelled", "client_gone", "deadline", "failed"]
 
 
+class AppliedAdapter(msgspec.Struct, frozen=True, kw_only=True):
+    """A LoRA adapter that a model was computed with."""
+
+    id: str
+    sha256: str
+    """The digest of its file."""
+    scale: float
+
+
 @event("usage", "generated")
 class Generated(Event, frozen=True, kw_only=True):
     """The token counts and timings of one generation. Prompt and answer are never stored."""
@@ -431,6 +440,8 @@ class Generated(Event, frozen=True, kw_only=True):
     """For memory and the load, before the model's process had the request; left out by older versions."""
     requester: str | UnsetType = UNSET
     """For whom, such as the id of an API key; left out if the request did not say."""
+    adapters: tuple[AppliedAdapter, ...] | UnsetType = UNSET
+    """What the model was computed with; left out if it was the model alone."""
 
     @property
     def ids(self) -> tuple[str, ...]:  # noqa: D102 - as the base says
@@ -584,9 +595,12 @@ class EvaluationRetracted(EvaluationEvent, frozen=True, kw_only=True):
 
 # --- key --------------------------------------------------------------------------------------------------
 
-KeyEndpoint: TypeAlias = Literal["chat", "completions", "embeddings", "rerank", "tokens", "models", "admin"]
+KeyEndpoint: TypeAlias = Literal[
+    "chat", "completions", "embeddings", "rerank", "tokens", "models", "view", "admin"
+]
 """What a key may be used for. `tokens`: count tokens, and convert text to tokens and back; `models`: list and
-describe them; `admin`: unload models, read metrics."""
+describe them; `view`: look at all that is the case and all that has happened; `admin`: that too, unload
+models, read metrics."""
 
 
 class KeyEvent(Event, frozen=True, kw_only=True):

@@ -22,6 +22,7 @@ from suite.messages.actions.base import KeepAlive
 from suite.messages.actor import ActorSpec, ConfinementSpec, ModelFiles, NatsAccess, SnapshotSpec
 from suite.messages.events import Generated
 from suite.messages.subjects import Subjects
+from suite.node.adapters import adapters_of
 from suite.node.admission import Terms
 from suite.node.breakers import Breakers
 from suite.node.cluster import ClusterWatch
@@ -293,6 +294,7 @@ async def actor_spec(
         chat_template=model.settings.chat_template,
         projector=None if model.projector is None else str(model.projector.path),
         confinement=ConfinementSpec(memory_bytes=limits.ram) if settings.confinement else None,
+        adapters=str(adapters_of(settings, model.model_id)),
     )
 
 

@@ -8,6 +8,8 @@ import msgspec
 from msgspec import Meta
 
 from suite.messages.actions.base import (
+    AdapterChoice,
+    Adapters,
     ContextLength,
     ConversationId,
     FleetReply,
@@ -40,6 +42,9 @@ class GenerateTextRequest(Request, frozen=True, kw_only=True):
     """
 
     model_id: ModelId
+    adapters: Adapters = ()
+    """The model is computed with these, and with those that its name stands for; each must fit it. The model
+    is in memory once, whatever adapters are used with it."""
     prompt: str | Annotated[tuple[TokenId, ...], Meta(min_length=1)] | None = None
     """A text, or token ids of this model, which are taken as they are."""
     suffix: str | None = None
@@ -214,6 +219,8 @@ class GenerateTextReply(Reply, frozen=True, kw_only=True):
     truncated_tokens: int = 0
     """Prompt tokens cut by ``truncate``; a lower bound for texts far longer than the context."""
     model_id: str
+    adapters: tuple[AdapterChoice, ...] = ()
+    """What it was computed with."""
     generation_id: str
     conversation_id: str | None
     using_kv_cache: bool

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Final, Literal, TypeAlias
 import msgspec
 from msgspec import Meta
 
-from suite.messages.actions.base import FleetReply, Limit, ModelId, Reply, Request
+from suite.messages.actions.base import AdapterChoice, FleetReply, Limit, ModelId, Reply, Request
 from suite.messages.events import BreakerKind
 
 Source: TypeAlias = Literal["directory", "huggingface", "lmstudio", "ollama"]
@@ -133,6 +133,21 @@ class QuarantineInfo(msgspec.Struct, frozen=True, kw_only=True):
     """How it failed the last time."""
 
 
+class VariantInfo(msgspec.Struct, frozen=True, kw_only=True):
+    """What a name stands for that is a model with adapters, or an adapter of which no model is chosen yet."""
+
+    base: str | None
+    """The id of the model, which is loaded for it; null: a request has to say."""
+    adapters: tuple[AdapterChoice, ...]
+    """What it is computed with."""
+    rank: int | None = None
+    """Of an adapter's file: how much it can change."""
+    trained_on: str | None = None
+    """Of an adapter's file: the model that it was trained on, as its author calls it."""
+    fits: tuple[str, ...] = ()
+    """Of an adapter's file: the ids of the models that it can change."""
+
+
 class ModelInfo(msgspec.Struct, frozen=True, kw_only=True):
     """One model of the catalogue, with its instance if it has one.
 
@@ -212,6 +227,9 @@ class ModelInfo(msgspec.Struct, frozen=True, kw_only=True):
 
     ``system_prompt`` is only used for chats that have no system message.
     """
+    variant: VariantInfo | None = None
+    """Not null: it is a model with adapters. It is loaded where that model is, whose instances and memory
+    stand there alone."""
 
 
 class ModelsPage(Request, frozen=True, kw_only=True):
@@ -221,6 +239,9 @@ class ModelsPage(Request, frozen=True, kw_only=True):
     """The most models on a page; null: as many as fit into one message."""
     cursor: Annotated[str, Meta(max_length=400)] | None = None
     """``next_cursor`` of the previous page."""
+    active: bool = False
+    """True: only those that are loaded, loading, unloading or waited for, as the nodes have them where that
+    is so."""
 
 
 class ListModelsRequest(ModelsPage, frozen=True, kw_only=True):
@@ -332,6 +353,8 @@ class NodeHealth(msgspec.Struct, frozen=True, kw_only=True):
     models_tracked: int
     confinement: Confinement | None = None
     """How the processes of its models are confined; null from older nodes."""
+    cores: int = 0
+    """How many cores its models share; 0 from older nodes."""
 
 
 class HealthCheckReply(FleetReply, frozen=True, kw_only=True):
@@ -362,6 +385,8 @@ class HealthCheckReply(FleetReply, frozen=True, kw_only=True):
     """Where the first of them stands, and why it is none."""
     nodes: tuple[str, ...] = ()
     """The nodes of the fleet that this one works with, and itself."""
+    stopping: tuple[str, ...] = ()
+    """The nodes that end what they have begun, and do not answer any more."""
     draining: tuple[str, ...] = ()
     """Those of them that take no new work: they are being drained, or they stop."""
     node_health: tuple[NodeHealth, ...] = ()

@@ -17,11 +17,11 @@ from suite.bus.refusal import terminate
 from suite.bus.service import Action
 from suite.bus.subscription import Subscription
 from suite.catalogue import Catalogue
+from suite.catalogue.variants import choices
 from suite.domain.nodes import Nodes
 from suite.domain.placement import Placement, Wanted, place
 from suite.errors import (
     NodeLost,
-    NodeNotFound,
     NodeStopping,
     NoService,
     Overloaded,
@@ -142,7 +142,8 @@ class Routing:
     async def route(self, action: Action[Any], request: msgspec.Struct, message: Message) -> bool:
         """Hand a request over if another node serves it better, or is named in it. Returns whether it did.
 
-        Raises NodeNotFound for a name that no node has, Unavailable, TooLarge and Overloaded.
+        Raises NodeNotFound for a name that no node has, NodeLost for one that is lost, Unavailable, TooLarge
+        and Overloaded.
         """
         if isinstance(message, Arrival):
             return await self._return(action, request, message)
@@ -151,7 +152,7 @@ class Routing:
         named = getattr(request, "node", None)
         elsewhere: str = named if named is not None and named != self._node else ""
         if elsewhere and elsewhere not in self._peers.states:
-            raise NodeNotFound(self._peers.why_not(elsewhere))
+            raise self._peers.refusal(elsewhere)
         if not self._peers.states and self._presence.is_acquainted:
             return False
         if isinstance(request, Query):
@@ -324,7 +325,7 @@ class Routing:
             model_id=model_id,
             conversation_node=holder,
             continues=getattr(request, "continue_", False),
-            excluded=excluded,
+            excluded=excluded | self._without(model_id, self._needed_names(request)),
         )
         return place(wanted, self.views(), here=self._node)
 
@@ -346,6 +347,29 @@ class Routing:
         if self._has(here):
             return here
         return self._peers.id_of(id_or_alias) or id_or_alias
+
+    def _needed_names(self, request: msgspec.Struct) -> frozenset[str]:
+        """What a node must have for a request besides its model: adapters, and a name that says them."""
+        asked = getattr(request, "model_id", "")
+        names = {each.id for each in choices(getattr(request, "adapters", ()))}
+        return frozenset(names | {self._catalogue.meant(asked)} if self._says_adapters(asked) else names)
+
+    def _without(self, model_id: str, names: frozenset[str]) -> frozenset[str]:
+        """The nodes that have a model without these adapters."""
+        if not names:
+            return frozenset()
+        return frozenset(
+            node
+            for node, view in self.views().items()
+            if (offered := view.offered.get(model_id)) is None or not names <= offered.adapters
+        )
+
+    def _says_adapters(self, asked: str) -> bool:
+        """Whether what a request calls its model says adapters too, here or on other nodes."""
+        if self._catalogue.variant(asked) is not None:
+            return True
+        here = self._catalogue.canonical(asked)
+        return here == asked and not self._has(here) and self._peers.stands_for(asked) is not None
 
     def _has(self, model_id: str) -> bool:
         return model_id in self._catalogue.models or model_id in self._supervisor.instances
@@ -373,7 +397,7 @@ class Routing:
                 last_seq=self._log.newest,
                 instance_id=placement.instance_id,
                 sha256=placement.sha256,
-                model_id=model_id if model_id != asked else "",
+                model_id=model_id if asked not in (None, model_id) and not self._says_adapters(asked) else "",
             )
         except TooLarge as error:
             raise TooLarge(
