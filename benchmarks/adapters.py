@@ -79,9 +79,7 @@ def loaded(path: Path) -> LlamaModel:
 def tokens_per_second(model: LlamaModel, sets: Sequence[AdapterSet], tokens: int) -> float:
     """Of one stream for each of these sets, at once."""
     engine = Engine(model, Slots(STREAMS), prompt_step_tokens=256, max_step_seconds=STEP_SECONDS)
-    prompts = (
-        model.vocabulary.tokenize(f"{number} times he had asked himself") for number in range(len(sets))
-    )
+    texts = (f"{number} times he had asked himself" for number in range(len(sets)))
     generations = [
         Generation(
             EngineRequest(
