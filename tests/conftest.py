@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import compileall
 import shutil
 import signal
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
+import suite
 from support.cpus import keep_to_own_cpus
 from support.gateway import RunningGateway, running_gateway
 from support.models import CHAT_TEMPLATE, slow_model, smollm2, tiny_model
@@ -15,6 +18,16 @@ from support.models import CHAT_TEMPLATE, slow_model, smollm2, tiny_model
 # What a shell without job control starts in the background ignores Ctrl-C; so would all that the tests start.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 keep_to_own_cpus()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Compile our source once, as pip does when it installs a package.
+
+    Where Python may not write bytecode (PYTHONDONTWRITEBYTECODE), each of the many processes that the tests
+    start would compile what it imports, which takes as long as all the rest of its start.
+    """
+    if not hasattr(config, "workerinput"):
+        compileall.compile_dir(Path(suite.__file__).parent, quiet=2)
 
 
 @pytest.fixture(scope="session")

@@ -518,7 +518,7 @@ TABLE: tuple[tuple[Event, tuple[str, ...]], ...] = (
     ),
     (
         NodeDraining(node="box1", epoch=1, requested_by="ci"),
-        ("box1 is being drained, as ci asked: it gets no new work.",),
+        ("box1 is being drained, as ci asked: it gets no new work that another node can do.",),
     ),
     (
         NodeResumed(node="box1", epoch=1, requested_by=""),

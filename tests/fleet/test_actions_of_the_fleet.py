@@ -380,6 +380,7 @@ async def test_what_does_not_answer_is_named(three: Fleet) -> None:
             health = await answered(connection, "health_check")
             assert health["status"] == "degraded"
             assert any("node box3 does not answer" in each for each in health["problems"])
+            assert (await answered(connection, "health_check", node="box3"))["code"] == "node_lost"
     finally:
         frozen.send_signal(signal.SIGCONT)
     with anyio.fail_after(PATIENCE_SECONDS):
@@ -395,11 +396,12 @@ async def some_are_missing(three: Fleet) -> bool:
         return True
 
 
-async def answered(connection: Connection, action: str) -> dict[str, Any]:
+async def answered(connection: Connection, action: str, **request: str) -> dict[str, Any]:
     """The reply to a request that is sent again until a node takes it that is not stopped."""
     with anyio.fail_after(PATIENCE_SECONDS):
         while True:
             with suppress(RequestTimeout):
-                answer = await connection.request(SUBJECTS.action(action), b"{}", timeout=2.5)
+                body = msgspec.json.encode(request)
+                answer = await connection.request(SUBJECTS.action(action), body, timeout=2.5)
                 reply: dict[str, Any] = msgspec.json.decode(answer.data)
                 return reply

@@ -46,7 +46,7 @@ _MAX_WARNINGS = 100
 _AT_ONCE_SECONDS = 0.001
 
 
-@action("list_models", route="each")
+@action("list_models", route="each", is_lookup=True)
 async def list_models(node: Node, request: ListModelsRequest, call: Call) -> ListModelsReply:
     """List the models of the catalogue; the warnings say which files were left out, and why."""
     reply = await _listed(node, request, call)
@@ -60,7 +60,7 @@ async def _listed(node: Node, request: ListModelsRequest, _: Call) -> ListModels
     return ListModelsReply(models=models, next_cursor=next_cursor, warnings=warnings)
 
 
-@action("get_model_status", route="each")
+@action("get_model_status", route="each", is_lookup=True)
 async def get_model_status(node: Node, request: GetModelStatusRequest, call: Call) -> GetModelStatusReply:
     """Get the status of one model, or of all by id."""
     reply = await _status_of(node, request, call)
@@ -105,7 +105,8 @@ async def _page(
 ) -> tuple[tuple[ModelInfo, ...], str | None]:
     """The models of one page, beside `other_bytes` in the reply, and the cursor of the next page or None."""
     used = await _last_used(node, None)
-    ids = ids_after(sorted({*node.models, *node.catalogue.variants}), request.cursor)
+    models = _active(node) if request.active else {*node.models, *node.catalogue.variants}
+    ids = ids_after(sorted(models), request.cursor)
     page = as_many_as_fit(
         (_described(node, id, used) for id in ids),
         limit=request.limit,
@@ -113,6 +114,12 @@ async def _page(
         key=lambda model: model.model_id,
     )
     return page, cursor_of(page[-1].model_id) if len(page) < len(ids) else None
+
+
+def _active(node: Node) -> set[str]:
+    """The models that have a process, or that requests wait for."""
+    supervisor = node.supervisor
+    return {id for id in node.models if id in supervisor.instances or supervisor.admission.waiting(id)}
 
 
 def _more(request: ModelsPage, next_cursor: str | None, call: Call) -> tuple[str, ...]:

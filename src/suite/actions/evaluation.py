@@ -68,7 +68,7 @@ async def log_performance_metric(
     return LogPerformanceMetricReply(message=f"{request.metric_name} is logged", metric_id=metric_id, seq=seq)
 
 
-@action("get_performance_metrics")
+@action("get_performance_metrics", is_lookup=True)
 async def get_performance_metrics(
     node: Node, request: GetPerformanceMetricsRequest, _: Call
 ) -> GetPerformanceMetricsReply:
@@ -77,7 +77,7 @@ async def get_performance_metrics(
         return await samples.performance_metrics(db, request)
 
 
-@action("summary")
+@action("summary", is_lookup=True)
 async def summary(node: Node, request: SummaryRequest, _: Call) -> SummaryReply:
     """Summarise the samples of a metric, in total and by agent."""
     async with node.projections.evaluation.reading(request.min_seq, own_seq=node.last_seq) as db:
@@ -126,7 +126,7 @@ async def log_model_evaluation(
     )
 
 
-@action("get_model_evaluation_scores")
+@action("get_model_evaluation_scores", is_lookup=True)
 async def get_model_evaluation_scores(
     node: Node, request: GetModelEvaluationScoresRequest, _: Call
 ) -> GetModelEvaluationScoresReply:
@@ -179,7 +179,7 @@ def _retracts(event: Event, evaluation_id: str) -> bool:
     return isinstance(event, EvaluationRetracted) and event.evaluation_id == evaluation_id
 
 
-@action("compare_models")
+@action("compare_models", is_lookup=True)
 async def compare_models(node: Node, request: CompareModelsRequest, _: Call) -> CompareModelsReply:
     """Compare models by their latest cycles, with the change since the previous ones."""
     names = tuple(map(node.fleet.judged_as, request.model_names))

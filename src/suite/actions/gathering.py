@@ -75,7 +75,7 @@ def gathered(
             answers = await ask_all(
                 node,
                 name,
-                dict.fromkeys(node.fleet.others, asked),
+                dict.fromkeys(node.fleet.answering, asked),
                 kind,
                 call,
                 own=lambda: handler(node, request, call),

@@ -19,6 +19,7 @@ from suite.errors import (
     InvalidRequest,
     UnsupportedContent,
 )
+from suite.explanation.words import counted
 from suite.messages.actions.chat import TEXT_PARTS, ChatMessage
 from suite.messages.actions.generation import (
     CancelGenerationReply,
@@ -143,7 +144,7 @@ def _cleared(_: ClearKvCacheRequest, replies: Mapping[str, ClearKvCacheReply]) -
     if len(done) <= 1:
         return done[0] if done else next(iter(replies.values()))
     return ClearKvCacheReply(
-        message=f"{tokens} tokens of {conversations} conversations are forgotten on {len(done)} nodes",
+        message=f"{_forgotten(tokens, conversations)} on {counted(len(done), 'node')}",
         cleared_conversations=conversations,
         cleared_tokens=tokens,
     )
@@ -207,7 +208,12 @@ def _told(cleared: Cleared) -> str:
     if not cleared.conversations:
         return "there was nothing to forget"
     later = f", of {cleared.generating} once their generation ends" if cleared.generating else ""
-    return f"{cleared.tokens} tokens of {cleared.conversations} conversations are forgotten{later}"
+    return f"{_forgotten(cleared.tokens, cleared.conversations)}{later}"
+
+
+def _forgotten(tokens: int, conversations: int) -> str:
+    are = "is" if tokens == 1 else "are"
+    return f"{counted(tokens, 'token')} of {counted(conversations, 'conversation')} {are} forgotten"
 
 
 def check_content(messages: Sequence[ChatMessage]) -> None:

@@ -24,7 +24,7 @@ from pathlib import Path
 from threading import Thread
 
 from suite.actors.pipe import NodePipe, exit_process
-from suite.actors.rights import rights
+from suite.actors.rights import make_directories, rights
 from suite.actors.state_key import content_of, state_key
 from suite.confinement.confinement import confine
 from suite.core_table import SharedCores
@@ -85,6 +85,7 @@ def main() -> None:
 def _confine(spec: ActorSpec) -> Confinement:
     if spec.confinement is None:
         return Confinement()
+    make_directories(spec)
     return confine(rights(spec, memory_bytes=spec.confinement.memory_bytes))
 
 

@@ -93,11 +93,17 @@ class StepReports:
         self._steps.append(Step(*step))
 
     async def run(self) -> None:
-        """Tell of them until cancelled."""
-        while True:
-            await anyio.sleep(_REPORT_SECONDS)
-            while self._steps:
-                self._pipe.report(Stepped(steps=tuple(self._taken())))
+        """Tell of them until cancelled, of the last ones too."""
+        try:
+            while True:
+                await anyio.sleep(_REPORT_SECONDS)
+                self._tell()
+        finally:
+            self._tell()
+
+    def _tell(self) -> None:
+        while self._steps:
+            self._pipe.report(Stepped(steps=tuple(self._taken())))
 
     def _taken(self) -> Iterator[Step]:
         for _ in range(min(len(self._steps), _STEPS_A_REPORT)):

@@ -55,7 +55,7 @@ class _Peer(NamedTuple):
 
 
 def rights(spec: ActorSpec, *, memory_bytes: int, environ: Mapping[str, str] = os.environ) -> Rights:
-    """The rights of the process of this model. Makes the directories that it writes to."""
+    """The rights of the process of this model, whose directories are there (`make_directories`)."""
     uses_gpus = bool(gpus.devices())
     exports = spec.tracing.mode == "otlp"
     peers = [*_nats(spec), *(_collectors(environ) if exports else ())]
@@ -79,11 +79,18 @@ def _read(spec: ActorSpec, environ: Mapping[str, str]) -> Iterator[str]:
     yield from filter(None, (*named, *map(environ.get, _CERTIFICATES)))
 
 
+def make_directories(spec: ActorSpec) -> None:
+    """Make the directories that it uses, for its user alone: confined, it cannot change their modes."""
+    for directory in (*_written(spec), *_given(spec)):
+        with suppress(OSError):  # it is told when something is written
+            make_private(directory)
+            for folder, _, _ in os.walk(directory):
+                make_private(Path(folder))
+
+
 def _given(spec: ActorSpec) -> Iterator[Path]:
-    """The directory in which its node puts adapters later, made before it is confined."""
+    """The directory in which its node puts adapters later."""
     if spec.adapters is not None:
-        with suppress(OSError):  # it is told when there is an adapter
-            make_private(Path(spec.adapters))
         yield Path(spec.adapters)
 
 
@@ -91,12 +98,7 @@ def _written(spec: ActorSpec) -> Iterator[Path]:
     """The directories of its snapshots and of spans."""
     snapshots = None if spec.snapshots is None else spec.snapshots.directory
     spans = None if spec.tracing.mode == "off" else spec.tracing.store
-    for directory in filter(None, (snapshots, spans)):
-        with suppress(OSError):  # it is told when something is written
-            make_private(Path(directory))
-            for folder, _, _ in os.walk(directory):  # confined, it cannot change their modes
-                make_private(Path(folder))
-        yield Path(directory)
+    yield from map(Path, filter(None, (snapshots, spans)))
 
 
 def _file_bytes(spec: ActorSpec) -> int:

@@ -82,7 +82,8 @@ def _resolved(request: msgspec.Struct, message: Message) -> msgspec.Struct:
 
 def _processing(endpoint: Endpoint[Any], message: Message) -> AbstractContextManager[None]:
     """The span of a request, which continues the trace of its sender."""
-    if not telemetry.recording.is_on:
+    begins_none = endpoint.action.is_lookup and "traceparent" not in message.headers
+    if begins_none or not telemetry.recording.is_on:
         return telemetry.continuing(message.headers)
     return telemetry.processing(
         endpoint.subject,

@@ -212,7 +212,7 @@ def _show_one(model: ModelInfo) -> None:
         ("architecture", model.architecture or ""),
         ("parameters", f"{model.parameters:,}" if model.parameters else ""),
         ("quantization", model.quantization or ""),
-        ("context", f"{model.n_ctx} tokens of {model.trained_context_tokens} trained" if model.n_ctx else ""),
+        ("context", _context(model)),
         *([("KV cache", _kv_cache(model.kv_cache, model.n_ctx))] if model.kv_cache else []),
         ("chat template", "yes" if model.has_chat_template else "no"),
         ("capabilities", ", ".join(model.capabilities)),
@@ -243,6 +243,13 @@ def _show_one(model: ModelInfo) -> None:
             ("last used at", instance.last_used_at or ""),
         ]
     facts(model.model_id, [line for line in lines if line[1]])
+
+
+def _context(model: ModelInfo) -> str:
+    """How long texts may be; nothing for a file that cannot be read."""
+    if model.trained_context_tokens is None:
+        return ""
+    return f"{model.n_ctx} tokens of {model.trained_context_tokens} trained"
 
 
 def _stands_for(variant: VariantInfo) -> str:
@@ -320,7 +327,7 @@ def health(target: Target) -> int:
     if target.as_json:
         json_line(reply)
         return REFUSED if reply.status == "degraded" else 0
-    if len(reply.node_health) > 1 or reply.missing_nodes:
+    if len(reply.node_health) > 1 or reply.missing_nodes or reply.stopping:
         _show_nodes(reply)
     else:
         folded(
@@ -360,7 +367,7 @@ def _show_nodes(reply: HealthCheckReply) -> None:
     from suite.cli.output import duration, table
     from suite.explanation.words import counted
 
-    count = len(reply.node_health) + len(reply.missing_nodes)
+    count = len(reply.node_health) + len(reply.missing_nodes) + len(reply.stopping)
     click.echo(f"{reply.status}: {counted(count, 'node')}, {counted(reply.models_tracked, 'model')}")
     rows: list[tuple[str, ...]] = [
         (
@@ -373,6 +380,7 @@ def _show_nodes(reply: HealthCheckReply) -> None:
         for each in reply.node_health
     ]
     rows += [(name, "does not answer", "", "", "") for name in reply.missing_nodes]
+    rows += [(name, "stopping", "", "", "") for name in reply.stopping]
     table(["node", "health", "version", "up>", "models loaded>"], sorted(rows))
 
 

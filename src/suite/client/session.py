@@ -25,6 +25,7 @@ from suite.client.generation import (
 from suite.client.keys import GatewayKeys
 from suite.client.opened_log import OpenedLog
 from suite.client.records import Records
+from suite.client.statistics import Statistics
 from suite.client.texts import Texts
 from suite.errors import GenerationExists, InvalidRequest, NodeLost, SuiteError, Unavailable
 from suite.identity import NewId
@@ -112,10 +113,11 @@ PRELOAD_SECONDS = 600.0
 _Page = TypeVar("_Page", ListModelsReply, GetModelStatusReply)
 
 
-class Client(Evaluations, Records, Texts, GatewayKeys):
+class Client(Evaluations, Records, Statistics, Texts, GatewayKeys):
     """A client of the service, connected until it is closed. Made by `connect`.
 
-    It has a method for each action; some are in `Evaluations`, `Records`, `Texts` and `GatewayKeys`.
+    It has a method for each action; some are in `Evaluations`, `Records`, `Statistics`, `Texts` and
+    `GatewayKeys`.
 
     Every method raises the service's error, as a class of `suite.errors`, and Unavailable, NoService,
     RequestTimeout or AccessDenied when the service could not be reached.
@@ -380,9 +382,14 @@ class Client(Evaluations, Records, Texts, GatewayKeys):
         pages = await self._pages("list_models", ListModelsRequest(), ListModelsReply)
         return msgspec.structs.replace(pages[-1], models=tuple(chain(*(page.models for page in pages))))
 
-    async def get_model_status(self, model_id: str | None = None) -> GetModelStatusReply:
-        """Get the status of one model as ``.model``, or of all by id as ``.models``."""
-        request = GetModelStatusRequest(model_id=model_id)
+    async def get_model_status(
+        self, model_id: str | None = None, *, active: bool = False
+    ) -> GetModelStatusReply:
+        """Get the status of one model as ``.model``, or of all by id as ``.models``.
+
+        ``active``: only of those that are loaded, loading, unloading or waited for.
+        """
+        request = GetModelStatusRequest(model_id=model_id, active=active)
         pages = await self._pages("get_model_status", request, GetModelStatusReply)
         if pages[-1].models is None:
             return pages[-1]

@@ -67,6 +67,8 @@ FACTS: tuple[type[Event], ...] = (
     ModelReleased,
     PredictionMade,
     PredictionSettled,
+    NodeDraining,
+    NodeResumed,
 )
 """The events that are explained."""
 
@@ -130,7 +132,10 @@ def _sentences(event: Event, time: datetime, cause: Recorded | None) -> Iterator
         case NodeStopped():
             yield f"The service on {event.node} stopped."
         case NodeDraining():
-            yield f"{event.node} is being drained{_asked(event.requested_by)}: it gets no new work."
+            yield (
+                f"{event.node} is being drained{_asked(event.requested_by)}: it gets no new work "
+                "that another node can do."
+            )
         case NodeResumed():
             yield f"{event.node} takes work again{_asked(event.requested_by)}: it is not drained any more."
         case NodeLost():

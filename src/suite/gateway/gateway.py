@@ -14,6 +14,7 @@ from suite.client import Client
 from suite.errors import ModelNotFound, SuiteError
 from suite.gateway.access import Access
 from suite.gateway.context import context_of
+from suite.gateway.dashboard.live import Live
 from suite.gateway.digests import Digests
 from suite.gateway.errors import invalid
 from suite.gateway.generations import Generations, while_connected
@@ -80,6 +81,7 @@ class Gateway:
         self.breaker = breaker
         self.metrics = Metrics(exposition, breaker)
         self.digests = Digests(client, clock)
+        self.live = Live(client, now=now, clock=clock)
         self.generations = Generations(client, self.metrics, load_seconds=load_seconds, clock=clock)
         self.new_id, self.now, self.clock = new_id, now, clock
         self._load_seconds = load_seconds

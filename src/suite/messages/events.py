@@ -595,9 +595,12 @@ class EvaluationRetracted(EvaluationEvent, frozen=True, kw_only=True):
 
 # --- key --------------------------------------------------------------------------------------------------
 
-KeyEndpoint: TypeAlias = Literal["chat", "completions", "embeddings", "rerank", "tokens", "models", "admin"]
+KeyEndpoint: TypeAlias = Literal[
+    "chat", "completions", "embeddings", "rerank", "tokens", "models", "view", "admin"
+]
 """What a key may be used for. `tokens`: count tokens, and convert text to tokens and back; `models`: list and
-describe them; `admin`: unload models, read metrics."""
+describe them; `view`: look at all that is the case and all that has happened; `admin`: that too, unload
+models, read metrics."""
 
 
 class KeyEvent(Event, frozen=True, kw_only=True):

@@ -61,8 +61,10 @@ class NodeState(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     version: str = ""
     is_draining: bool = False
     """Whether it wants no new work."""
+    is_stopping: bool = False
+    """Whether it ends what it has, and takes no request any more, not even one about itself."""
     is_leaving: bool = False
-    """Whether it stops: the last state of a life."""
+    """Whether it has stopped: the last state of a life."""
     limits: dict[str, int] = {}
     """The bytes that all models may have, by memory."""
     free: dict[str, int] = {}

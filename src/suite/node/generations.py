@@ -387,6 +387,7 @@ class Generations:
             waited_ms = round((self._clock() - asked.since) * 1000, 3)
             offer = msgspec.json.encode(msgspec.structs.replace(handover, waited_ms=waited_ms))
             with self._sending(instance, "generate"):
+                lease.traceparent = telemetry.traceparent()
                 headers = {REPLY_HEADER: reply, **telemetry.trace_headers()}
                 reply_data = await self._insist(instance, "generate", offer, HANDOVER_SECONDS, headers)
             answer = msgspec.json.decode(reply_data, type=HandoverReply)

@@ -80,7 +80,7 @@ class LoadMeasurements:
         """A load is over."""
         model_id = instance.model.model_id
         self._duration.record(now - instance.started, {MODEL: model_id})
-        for phase, seconds in instance.phases.seconds(now).items():
+        for phase, seconds in instance.load_trace.seconds(now).items():
             self._phases.record(seconds, {MODEL: model_id, PHASE: phase})
 
     def ended(self, instance: Instance, fact: InstanceEnd, now: float) -> None:

@@ -615,8 +615,16 @@ class Supervisor:
             generation_id, lease = instance.leases.popitem()
             self.on_generation_end(generation_id)
             if lease.accepted:
-                await self._terminate(lease, error)
+                await self._say_last_word(lease, error)
                 self.on_answered(generation_id)
+
+    async def _say_last_word(self, lease: Lease, error: SuiteError) -> None:
+        """Send the terminal message. The spans of the process are lost with it: this one has the error."""
+        headers = {} if lease.traceparent is None else {"traceparent": lease.traceparent}
+        reply = telemetry.sending("reply", "_INBOX", attributes={"messaging.destination.temporary": True})
+        with telemetry.continuing(headers), reply:
+            telemetry.fail(error)
+            await self._terminate(lease, error)
 
     async def _record(self, instance: Instance, fact: InstanceEvent) -> None:
         try:

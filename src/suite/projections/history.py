@@ -1,7 +1,7 @@
 """The read model of what happened to which model: where in the log the events about its residency are.
 
-It has no facts of its own, only sequences. Who explains a moment finds the events here, and reads them from
-the log (ADR 46).
+Who explains a moment finds the events here, and reads them from the log (ADR 46). Beside that are the stays
+of models in memory (`stays.py`) and the bets on them (`bets.py`), a row each, for what is shown over time.
 """
 
 from __future__ import annotations
@@ -13,8 +13,9 @@ from typing import ClassVar, Final, TypeAlias
 import aiosqlite
 
 from suite.messages.envelope import Recorded
-from suite.messages.events import Event, InstanceLoadStarted, NodeLifeEvent
+from suite.messages.events import Event, InstanceLoadStarted, NodeEvent
 from suite.messages.times import from_sql, to_sql
+from suite.projections import bets, stays
 from suite.projections.projection import EXPIRE_ROWS, Projection, remove_expired
 
 Row: TypeAlias = tuple[object, ...]
@@ -29,9 +30,9 @@ class HistoryProjection(Projection):
     """Folds the events of models, instances, waits, bets and nodes."""
 
     name: ClassVar[str] = "history"
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     aggregates: ClassVar[tuple[str, ...]] = ("model", "instance", "admission", "prediction", "node")
-    schema: ClassVar[str] = """
+    schema: ClassVar[str] = f"""{stays.SCHEMA}{bets.SCHEMA}
         CREATE TABLE history (
             model_id TEXT NOT NULL,
             seq INTEGER NOT NULL,
@@ -46,10 +47,12 @@ class HistoryProjection(Projection):
     """
 
     async def fold(self, db: aiosqlite.Connection, events: Sequence[Recorded]) -> None:
-        """Insert a row for each model that an event is about."""
+        """Insert a row for each model that an event is about; apply it to stays and bets."""
         rows = [row for recorded in events for row in _rows(recorded)]
         if rows:
             await db.executemany("REPLACE INTO history VALUES (?, ?, ?, ?, ?, ?)", rows)
+        await stays.fold(db, events)
+        await bets.fold(db, events)
 
     async def expire(self, db: aiosqlite.Connection, now: datetime) -> bool:
         """Remove rows whose events have expired. Returns whether there may be more."""
@@ -61,7 +64,7 @@ def _rows(recorded: Recorded) -> Iterator[Row]:
     node: str = getattr(event, "node", "")
     fact = f"{event.aggregate}.{event.fact}"
     expires = None if recorded.expires is None else int(recorded.expires.timestamp())
-    if isinstance(event, NodeLifeEvent):
+    if isinstance(event, NodeEvent):
         yield "", seq, node, fact, at, expires
     elif (model_id := _model_of(event)) is not None:
         yield model_id, seq, node, fact, at, expires
@@ -112,12 +115,16 @@ async def newest(
     return places
 
 
-async def node_events(db: aiosqlite.Connection, until: datetime) -> dict[str, int]:
-    """The newest start or end of each node until a time."""
+async def node_events(db: aiosqlite.Connection, until: datetime) -> dict[str, dict[str, int]]:
+    """For each node: the newest event about itself of each kind until a time."""
     rows = await db.execute_fetchall(
-        "SELECT node, max(seq) FROM history WHERE model_id = '' AND at <= ? GROUP BY node", (to_sql(until),)
+        "SELECT node, fact, max(seq) FROM history WHERE model_id = '' AND at <= ? GROUP BY node, fact",
+        (to_sql(until),),
     )
-    return dict(rows)  # type: ignore[arg-type]
+    nodes: dict[str, dict[str, int]] = {}
+    for node, fact, seq in rows:
+        nodes.setdefault(node, {})[fact] = seq
+    return nodes
 
 
 async def eviction(db: aiosqlite.Connection, model_id: str, node: str, seq: int) -> int | None:

@@ -237,6 +237,9 @@ class ModelsPage(Request, frozen=True, kw_only=True):
     """The most models on a page; null: as many as fit into one message."""
     cursor: Annotated[str, Meta(max_length=400)] | None = None
     """``next_cursor`` of the previous page."""
+    active: bool = False
+    """True: only those that are loaded, loading, unloading or waited for, as the nodes have them where that
+    is so."""
 
 
 class ListModelsRequest(ModelsPage, frozen=True, kw_only=True):
@@ -348,6 +351,8 @@ class NodeHealth(msgspec.Struct, frozen=True, kw_only=True):
     models_tracked: int
     confinement: Confinement | None = None
     """How the processes of its models are confined; null from older nodes."""
+    cores: int = 0
+    """How many cores its models share; 0 from older nodes."""
 
 
 class HealthCheckReply(FleetReply, frozen=True, kw_only=True):
@@ -378,6 +383,8 @@ class HealthCheckReply(FleetReply, frozen=True, kw_only=True):
     """Where the first of them stands, and why it is none."""
     nodes: tuple[str, ...] = ()
     """The nodes of the fleet that this one works with, and itself."""
+    stopping: tuple[str, ...] = ()
+    """The nodes that end what they have begun, and do not answer any more."""
     draining: tuple[str, ...] = ()
     """Those of them that take no new work: they are being drained, or they stop."""
     node_health: tuple[NodeHealth, ...] = ()

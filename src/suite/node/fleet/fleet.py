@@ -100,6 +100,7 @@ class Fleet:
 
     async def stop(self) -> None:
         """Take nothing from other nodes any more: the node stops. What it has goes on."""
+        self.own.is_stopping = True
         self.take_work(False)
         await self.routing.stop()
 
@@ -117,6 +118,16 @@ class Fleet:
         """The nodes that take no new work, this one too."""
         names = {name for name, state in self.others.items() if state.is_draining}
         return tuple(sorted(names | ({self._node} if self.own.is_draining else set())))
+
+    @property
+    def stopping(self) -> tuple[str, ...]:
+        """The other nodes that end what they have and answer nothing any more."""
+        return tuple(sorted(name for name, state in self.others.items() if state.is_stopping))
+
+    @property
+    def answering(self) -> tuple[str, ...]:
+        """The other nodes that answer what they are asked: all but those that stop."""
+        return tuple(name for name, state in self.others.items() if not state.is_stopping)
 
     @property
     def others(self) -> Mapping[str, NodeState]:

@@ -12,6 +12,7 @@ import msgspec
 from suite.domain.footprint import Footprint, total_of
 from suite.domain.nodes import Hosted, Nodes, NodeView, Offered
 from suite.domain.placement import loss
+from suite.errors import NodeLost, NodeNotFound, SuiteError
 from suite.identity import Clock
 from suite.messages.decisions import RAM
 from suite.messages.presence import HostedModel, Introduction, NodeState, OfferedModel
@@ -91,7 +92,7 @@ class Peers:
     @property
     def problems(self) -> tuple[str, ...]:
         """Which nodes this one cannot work with, and what to do."""
-        return tuple(self.why_not(node) for node in sorted(self.strangers))
+        return tuple(self._of_stranger(node) for node in sorted(self.strangers))
 
     def meet(self, stranger: Introduction) -> None:
         """Take notice of a node that speaks another protocol."""
@@ -104,14 +105,20 @@ class Peers:
         before = self._states.get(state.node)
         return before is not None and state.epoch > before.epoch
 
-    def why_not(self, node: str) -> str:
-        """Why a node that a request names cannot get it, and what to do."""
-        if (stranger := self.strangers.get(node)) is not None:
-            return (
-                f"node {node!r} runs version {stranger.version}, which does not work together with this one: "
-                "bring all nodes to the same version"
-            )
-        return f"there is no node {node!r}: there are {', '.join(sorted({self._node, *self._states}))}"
+    def refusal(self, node: str) -> SuiteError:
+        """Why a node that a request names, and that is not there, cannot get it, and what to do."""
+        if node in self.strangers:
+            return NodeNotFound(self._of_stranger(node))
+        if node in self.lost:
+            return NodeLost(f"node {node} is lost: start it again, or ask without naming it")
+        there = ", ".join(sorted({self._node, *self._states}))
+        return NodeNotFound(f"there is no node {node!r}: there are {there}")
+
+    def _of_stranger(self, node: str) -> str:
+        return (
+            f"node {node!r} runs version {self.strangers[node].version}, which does not work together with "
+            "this one: bring all nodes to the same version"
+        )
 
     def knows_catalogue(self, catalogue: str) -> bool:
         """Whether it is known what a node with this id of a catalogue could load."""

@@ -22,7 +22,6 @@ from suite.domain.nodes import Nodes
 from suite.domain.placement import Placement, Wanted, place
 from suite.errors import (
     NodeLost,
-    NodeNotFound,
     NodeStopping,
     NoService,
     Overloaded,
@@ -143,7 +142,8 @@ class Routing:
     async def route(self, action: Action[Any], request: msgspec.Struct, message: Message) -> bool:
         """Hand a request over if another node serves it better, or is named in it. Returns whether it did.
 
-        Raises NodeNotFound for a name that no node has, Unavailable, TooLarge and Overloaded.
+        Raises NodeNotFound for a name that no node has, NodeLost for one that is lost, Unavailable, TooLarge
+        and Overloaded.
         """
         if isinstance(message, Arrival):
             return await self._return(action, request, message)
@@ -152,7 +152,7 @@ class Routing:
         named = getattr(request, "node", None)
         elsewhere: str = named if named is not None and named != self._node else ""
         if elsewhere and elsewhere not in self._peers.states:
-            raise NodeNotFound(self._peers.why_not(elsewhere))
+            raise self._peers.refusal(elsewhere)
         if not self._peers.states and self._presence.is_acquainted:
             return False
         if isinstance(request, Query):

@@ -51,6 +51,8 @@ class OwnState:
         """Whether the node takes requests. It tells of itself before, and wants no work until then."""
         self.is_draining = False
         """Whether the node wants no new work."""
+        self.is_stopping = False
+        """Whether the node only ends what it has."""
         self.stands_for: tuple[str, ...] = ()
         """What only one node does at a time, and this one would do."""
         self.pins: Callable[[], tuple[str, ...]] = tuple
@@ -117,6 +119,7 @@ class OwnState:
             protocol=PROTOCOL,
             version=__version__,
             is_draining=is_draining,
+            is_stopping=self.is_stopping,
             is_leaving=is_leaving,
             limits=memory_of(self._supervisor.residency.limit_bytes),
             free=memory_of(admission.free_bytes),
