@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 import suite
 from support.cpus import keep_to_own_cpus
@@ -19,6 +20,9 @@ from support.projector import END, START, tiny_projector
 # What a shell without job control starts in the background ignores Ctrl-C; so would all that the tests start.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 keep_to_own_cpus()
+# Whether an example takes longer than usual says how busy the machine is, and nothing else.
+settings.register_profile("suite", deadline=None)
+settings.load_profile("suite")
 
 
 def pytest_configure(config: pytest.Config) -> None:
