@@ -13,6 +13,7 @@ import msgspec
 from anyio.abc import TaskGroup
 
 from suite.bus.connection import Connection, Rediscover
+from suite.client.benchmarks import Benchmarks
 from suite.client.evaluations import Evaluations
 from suite.client.generation import (
     Generation,
@@ -112,10 +113,11 @@ PRELOAD_SECONDS = 600.0
 _Page = TypeVar("_Page", ListModelsReply, GetModelStatusReply)
 
 
-class Client(Evaluations, Records, Texts, GatewayKeys):
+class Client(Evaluations, Benchmarks, Records, Texts, GatewayKeys):
     """A client of the service, connected until it is closed. Made by `connect`.
 
-    It has a method for each action; some are in `Evaluations`, `Records`, `Texts` and `GatewayKeys`.
+    It has a method for each action; some are in `Evaluations`, `Benchmarks`, `Records`, `Texts` and
+    `GatewayKeys`.
 
     Every method raises the service's error, as a class of `suite.errors`, and Unavailable, NoService,
     RequestTimeout or AccessDenied when the service could not be reached.

@@ -14,6 +14,7 @@ import anyio.abc
 import anyio.to_thread
 
 from suite import data_directory, telemetry
+from suite.actions.benchmark import cancel_benchmark, get_benchmarks, run_benchmark
 from suite.actions.catalogue import get_model_status, list_models
 from suite.actions.drain import drain_node
 from suite.actions.embedding import embed
@@ -120,6 +121,9 @@ ACTIONS = (
     get_model_evaluation_scores,
     retract_model_evaluation,
     compare_models,
+    run_benchmark,
+    get_benchmarks,
+    cancel_benchmark,
     predict_models,
     get_predictions,
     preload_models,
@@ -152,6 +156,7 @@ _NEEDS_MODELS = (
     push_model,
     preload_models,
     select_model,
+    run_benchmark,
 )
 _NEEDS_EVALUATION = (
     log_performance_metric,
@@ -161,6 +166,9 @@ _NEEDS_EVALUATION = (
     get_model_evaluation_scores,
     retract_model_evaluation,
     compare_models,
+    run_benchmark,
+    get_benchmarks,
+    cancel_benchmark,
 )
 
 SCHEMAS = "the files of suite/schemas in the wheel, by the $id that an endpoint's metadata names"
@@ -378,6 +386,8 @@ def _start_background(env: Environment, node: Node) -> None:
     tasks.start_soon(node.supervisor.sweep_idle, preloader.keep_alive)
     if settings.enable_gguf_management:
         tasks.start_soon(node.pins.run)
+        if settings.enable_model_evaluation:
+            tasks.start_soon(node.benchmarks.run, node.journal.epoch)
         tasks.start_soon(_lead, env, node, preloader)
 
 

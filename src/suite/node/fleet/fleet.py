@@ -146,6 +146,10 @@ class Fleet:
         """The id of a model: as it is called here, or else on another node."""
         return self.routing.id_of(id_or_alias)
 
+    def has(self, id_or_alias: str) -> bool:
+        """Whether this node or another one has a model."""
+        return self.routing.has(id_or_alias)
+
     async def ask_each(
         self,
         action: str,

@@ -347,6 +347,10 @@ class Routing:
             return here
         return self._peers.id_of(id_or_alias) or id_or_alias
 
+    def has(self, id_or_alias: str) -> bool:
+        """Whether this node or another one has a model."""
+        return self._has(self._catalogue.canonical(id_or_alias)) or self._peers.id_of(id_or_alias) is not None
+
     def _has(self, model_id: str) -> bool:
         return model_id in self._catalogue.models or model_id in self._supervisor.instances
 
