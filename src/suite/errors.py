@@ -538,6 +538,13 @@ class EvaluationNotFound(SuiteError):
     status = 404
 
 
+class BenchmarkNotFound(SuiteError):
+    """No benchmark has this id: see the list of benchmarks."""
+
+    code = "benchmark_not_found"
+    status = 404
+
+
 class NotADecision(SuiteError):
     """This event decides nothing about memory: explain a model to see the events that do."""
 

@@ -56,6 +56,10 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     for name in ("pirate", "poet"):
         adapter(home / "models" / f"{name}.gguf", home / "models" / f"{MODELS[0]}.gguf")
     (home / "letter.txt").write_text("Dear reader, all is well.")
+    (home / "questions.jsonl").write_text(
+        '{"prompt": "What is the capital of France?", "contains": "Paris"}\n'
+        '{"prompt": "Greet me.", "judge": "It is a greeting.", "max_tokens": 8}\n'
+    )
     (home / "suite.toml").write_text("idle_timeout_seconds = 60.0\n")
     (home / "startup_config.yaml").write_text("ModelManagerSuite:\n  config:\n    vram_limit_gb: 2.0\n")
     (home / "requests.csv").write_text(made_up_csv(200))

@@ -8,6 +8,14 @@ import msgspec
 import pytest
 
 from suite.explanation.sentences import FACTS, sentences
+from suite.messages.benchmarks import (
+    AnswerSample,
+    BenchmarkResult,
+    NumberedQuestion,
+    Quality,
+    Question,
+    Share,
+)
 from suite.messages.decisions import (
     Candidate,
     Decision,
@@ -20,6 +28,11 @@ from suite.messages.decisions import (
 )
 from suite.messages.envelope import Recorded
 from suite.messages.events import (
+    BenchmarkCancelled,
+    BenchmarkFailed,
+    BenchmarkFinished,
+    BenchmarkProgressed,
+    BenchmarkStarted,
     BetOutcome,
     BetReason,
     Event,
@@ -208,6 +221,7 @@ GPU_EXCESS = msgspec.structs.replace(
     scarcest="gpu0",
 )
 
+BENCHMARK = {"benchmark_id": "b", "model_id": "tiny"}
 TABLE: tuple[tuple[Event, tuple[str, ...]], ...] = (
     (
         started(ON_GPU, "big"),
@@ -525,6 +539,69 @@ TABLE: tuple[tuple[Event, tuple[str, ...]], ...] = (
         ("box1 takes work again: it is not drained any more.",),
     ),
     (UsageRecorded(model_id="tiny", usage_type="inference"), ()),
+    (
+        BenchmarkStarted(
+            **BENCHMARK,
+            node="box1",
+            content="",
+            settings_key="",
+            cycle_id="w48",
+            streams=(1, 4),
+            rounds=5,
+            prompt_tokens=256,
+            answer_tokens=64,
+            questions=(NumberedQuestion(line=1, question=Question(prompt="x", judge="y")),),
+            broken_line_count=2,
+            judge="gemma",
+            requested_by="ci",
+        ),
+        (
+            "The benchmark b of tiny was started on box1, as ci asked.",
+            "It measures the speed with 1 and 4 generations beside each other, 5 times each.",
+            "It asks 1 question; gemma judges where that is wanted. 2 broken lines of the set are left out.",
+        ),
+    ),
+    (
+        BenchmarkProgressed(
+            **BENCHMARK,
+            answers=(AnswerSample(line=1, outcome="passed"), AnswerSample(line=2, outcome="failed")),
+        ),
+        ("The benchmark b of tiny has measured 0 rounds and 2 answers more.",),
+    ),
+    (
+        BenchmarkFinished(
+            **BENCHMARK,
+            evaluation_id="e",
+            result=BenchmarkResult(
+                load=None,
+                prompt_tokens=256,
+                answer_tokens=64,
+                speed=(),
+                quality=Quality(
+                    set_sha256="",
+                    accuracy=Share(share=0.5, low=0.25, high=0.75, samples=8),
+                    passed=4,
+                    failed=4,
+                    unclear=1,
+                    refused=0,
+                    broken_lines=0,
+                    latency_ms=None,
+                ),
+            ),
+        ),
+        (
+            "The benchmark b of tiny is finished: its result is the evaluation e.",
+            "4 of 8 answers passed: an accuracy between 25 % and 75 %, with 95 % confidence.",
+        ),
+    ),
+    (
+        BenchmarkFailed(**BENCHMARK, code="load_failed", message="the file is cut off"),
+        ("The benchmark b of tiny has failed: the file is cut off (load_failed).",),
+    ),
+    (
+        BenchmarkCancelled(**BENCHMARK, requested_by="ci"),
+        ("The benchmark b of tiny was cancelled, as ci asked.",),
+    ),
 )
 
 

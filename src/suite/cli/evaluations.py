@@ -19,7 +19,7 @@ from suite.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from suite.client import Client
     from suite.messages.actions.evaluation import (
@@ -204,7 +204,7 @@ def compare(target: Target, models: tuple[str, ...]) -> None:
 _SCORES = ("trust", "trust_score", "accuracy", "f1_score", "avg_latency_ms")
 
 
-def _show_comparison(models: Iterable[ModelComparison]) -> None:
+def _show_comparison(models: Sequence[ModelComparison]) -> None:
     from suite.cli.output import table
 
     rows = []
@@ -215,6 +215,31 @@ def _show_comparison(models: Iterable[ModelComparison]) -> None:
         rows.append((each.model_name, *scores, str(each.evaluations), str(each.crashes), before))
     columns = ("trust>", "given>", "accuracy>", "f1>", "latency ms>")
     table(["model", *columns, "evaluations>", "crashes>", "cycle"], rows)
+    _show_benchmarks(models)
+
+
+def _show_benchmarks(models: Iterable[ModelComparison]) -> None:
+    """The last benchmark of each model that has one, with its fewest streams beside each other."""
+    from suite.cli.bench import interval, percent
+    from suite.cli.output import table
+
+    rows = []
+    for each in models:
+        if (result := each.benchmark) is None:
+            continue
+        speed = min(result.speed, key=lambda one: one.streams, default=None)
+        rows.append(
+            (
+                each.model_name,
+                each.benchmark_node or "",
+                percent(result.quality.accuracy) if result.quality is not None else "",
+                interval(speed.first_token_ms) if speed is not None else "",
+                interval(speed.tokens_per_second) if speed is not None else "",
+            )
+        )
+    if rows:
+        columns = ["model", "node", "accuracy>", "first token ms>", "tokens/s>"]
+        table(columns, rows, title="last benchmarks, with 95 % confidence intervals")
 
 
 def _score(value: float | None, changed: float | None) -> str:

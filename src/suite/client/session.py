@@ -14,6 +14,7 @@ from anyio.abc import TaskGroup
 
 from suite.bus.connection import Connection, Rediscover
 from suite.client.attachments import sending_files, without_pictures
+from suite.client.benchmarks import Benchmarks
 from suite.client.evaluations import Evaluations
 from suite.client.generation import (
     Generation,
@@ -114,10 +115,11 @@ PRELOAD_SECONDS = 600.0
 _Page = TypeVar("_Page", ListModelsReply, GetModelStatusReply)
 
 
-class Client(Evaluations, Records, Statistics, Texts, GatewayKeys):
+class Client(Evaluations, Benchmarks, Records, Statistics, Texts, GatewayKeys):
     """A client of the service, connected until it is closed. Made by `connect`.
 
-    It has a method for each action; some are in `Evaluations`, `Records`, `Statistics`, `Texts` and
+    It has a method for each action; some are in `Evaluations`, `Benchmarks`, `Records`, `Statistics`,
+    `Texts` and
     `GatewayKeys`.
 
     Every method raises the service's error, as a class of `suite.errors`, and Unavailable, NoService,

@@ -11,9 +11,10 @@ from typing import Any, NamedTuple, TypeAlias
 
 import msgspec
 
-from suite.messages import events, signals
+from suite.messages import benchmarks, events, signals
 from suite.messages.actions import (
     base,
+    benchmark,
     chat,
     drain,
     embedding,
@@ -43,6 +44,7 @@ ACTIONS = (
     tokens,
     usage,
     evaluation,
+    benchmark,
     prediction,
     projections,
     statistics,
@@ -54,7 +56,7 @@ ACTIONS = (
     status,
 )
 """The modules with the types of the actions."""
-_DESCRIBED = (base, chat, *ACTIONS, events, signals)
+_DESCRIBED = (base, chat, benchmarks, *ACTIONS, events, signals)
 
 
 class ActionTypes(NamedTuple):

@@ -29,6 +29,9 @@ from suite.log import Log
 from suite.memory_limits import footprint_of, memory_limits, warnings
 from suite.messages.subjects import Subjects
 from suite.node.appraisal import Appraisals
+from suite.node.benchmarks.asking import Asking
+from suite.node.benchmarks.benchmarks import Benchmarks
+from suite.node.benchmarks.job import Job
 from suite.node.breakers import Breakers
 from suite.node.cluster import ClusterWatch
 from suite.node.confinement import ModelConfinement
@@ -169,6 +172,7 @@ def make_node(
         replicas=settings.nats.wanted_replicas,
     )
     ids = GenerationIds(claims, settings.node, journal.epoch, fleet.others, clock=clock)
+    generations = Generations(connection, env.subjects, settings.node, supervisor, env.tasks, clock, ids=ids)
     return Node(
         settings,
         cluster=ClusterWatch(
@@ -192,9 +196,7 @@ def make_node(
         policy=MostUsedLastHour(),
         learning=learning,
         supervisor=supervisor,
-        generations=Generations(
-            connection, env.subjects, settings.node, supervisor, env.tasks, clock, ids=ids
-        ),
+        generations=generations,
         pins=pins,
         fleet=fleet,
         drain=Drain(
@@ -216,12 +218,42 @@ def make_node(
             new_id=env.new_id,
             clock=clock,
         ),
+        benchmarks=make_benchmarks(env, catalogue, projections, fleet, generations),
         breakers=env.breakers,
         gateway=env.gateway,
         new_id=env.new_id,
         now=env.now,
         clock=clock,
     )
+
+
+def make_benchmarks(
+    env: Environment,
+    catalogue: Catalogue,
+    projections: Projections,
+    fleet: Fleet,
+    generations: Generations,
+) -> Benchmarks:
+    """The benchmarks of this node's models."""
+    asking = Asking(
+        env.settings.node,
+        connection=env.connection,
+        subjects=env.subjects,
+        fleet=fleet,
+        generations=generations,
+        new_id=env.new_id,
+    )
+    job = partial(
+        Job,
+        asking=asking,
+        log=env.log,
+        subjects=env.subjects,
+        catalogue=catalogue,
+        evaluation=projections.evaluation,
+        now=env.now,
+        clock=env.clock,
+    )
+    return Benchmarks(env.settings.node, projections.evaluation, job=job)
 
 
 async def scanned_catalogue(settings: Settings, limits: Footprint) -> Catalogue:

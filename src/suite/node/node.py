@@ -24,6 +24,7 @@ from suite.messages.events import Generated
 from suite.messages.subjects import Subjects
 from suite.node.adapters import adapters_of
 from suite.node.admission import Terms
+from suite.node.benchmarks.benchmarks import Benchmarks
 from suite.node.breakers import Breakers
 from suite.node.cluster import ClusterWatch
 from suite.node.cores import NodeCores
@@ -73,6 +74,7 @@ class Node:
         fleet: Fleet,
         drain: Drain,
         transfers: Transfers,
+        benchmarks: Benchmarks,
         breakers: Breakers,
         gateway: GatewayProcess | None,
         new_id: NewId,
@@ -81,6 +83,7 @@ class Node:
     ) -> None:
         self.settings = settings
         self.name = settings.node
+        self.subjects = Subjects(settings.subject_root)
         self.cluster = cluster
         self.connection = connection
         self._server = server
@@ -98,6 +101,7 @@ class Node:
         self.fleet = fleet
         self.drain = drain
         self.transfers = transfers
+        self.benchmarks = benchmarks
         self.breakers = breakers
         self.gateway = gateway
         self.new_id, self.now, self.clock = new_id, now, clock

@@ -11,6 +11,7 @@ import anyio
 import anyio.to_thread
 
 from suite import telemetry
+from suite.actions.benchmark import cancel_benchmark, get_benchmarks, run_benchmark
 from suite.actions.catalogue import get_model_status, list_models
 from suite.actions.drain import drain_node
 from suite.actions.embedding import embed
@@ -128,6 +129,9 @@ ACTIONS = (
     get_model_evaluation_scores,
     retract_model_evaluation,
     compare_models,
+    run_benchmark,
+    get_benchmarks,
+    cancel_benchmark,
     predict_models,
     get_predictions,
     preload_models,
@@ -168,6 +172,7 @@ _NEEDS_MODELS = (
     push_model,
     preload_models,
     select_model,
+    run_benchmark,
 )
 _NEEDS_EVALUATION = (
     log_performance_metric,
@@ -180,6 +185,9 @@ _NEEDS_EVALUATION = (
     list_metrics,
     get_metric_series,
     get_model_quality,
+    run_benchmark,
+    get_benchmarks,
+    cancel_benchmark,
 )
 
 SCHEMAS = "the files of suite/schemas in the wheel, by the $id that an endpoint's metadata names"
@@ -351,6 +359,8 @@ def _start_background(env: Environment, node: Node, reporter: Reporter) -> None:
     tasks.start_soon(node.supervisor.sweep_idle, preloader.keep_alive)
     if settings.enable_gguf_management:
         tasks.start_soon(node.pins.run)
+        if settings.enable_model_evaluation:
+            tasks.start_soon(node.benchmarks.run, node.journal.epoch)
         tasks.start_soon(_lead, env, node, preloader)
 
 

@@ -8,6 +8,7 @@ import msgspec
 from msgspec import Meta
 
 from suite.messages.actions.base import EntryId, Moment, Name, Page, Query, Reply, Request
+from suite.messages.benchmarks import BenchmarkResult
 
 
 class LogPerformanceMetricRequest(Request, frozen=True, kw_only=True):
@@ -186,6 +187,10 @@ class ModelComparison(msgspec.Struct, frozen=True, kw_only=True):
     scores: Scores
     change: Scores
     """Latest minus previous; null if there is nothing to compare."""
+    benchmark: BenchmarkResult | None = None
+    """The result of its last benchmark; null: it has none, or the evaluation of that one was retracted."""
+    benchmark_node: str | None = None
+    """The node that the benchmark has measured."""
 
 
 class CompareModelsReply(Reply, frozen=True, kw_only=True):

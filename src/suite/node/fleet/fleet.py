@@ -163,6 +163,10 @@ class Fleet:
         name = self._catalogue.meant(id_or_alias)
         return self.canonical(name) if self._catalogue.variant(name) is None else name
 
+    def has(self, id_or_alias: str) -> bool:
+        """Whether this node or another one has a model."""
+        return self.routing.has(id_or_alias)
+
     async def ask_each(
         self,
         action: str,
