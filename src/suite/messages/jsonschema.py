@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 import msgspec
 
-from suite.messages import events, signals
+from suite.messages import events, promotion, signals
 from suite.messages.actions import (
     base,
     chat,
@@ -50,7 +50,7 @@ ACTIONS = (
     status,
 )
 """The modules with the types of the actions."""
-_DESCRIBED = (base, chat, *ACTIONS, events, signals)
+_DESCRIBED = (base, chat, *ACTIONS, events, promotion, signals)
 
 
 class ActionTypes(NamedTuple):
