@@ -84,6 +84,7 @@ class ClientGeneration:
         self._warnings = handover.warnings
         self._waited_ms = handover.waited_ms
         self._former_node = handover.former_node
+        self._version = handover.version
         self._reply = reply
         self._receipt = receipt
         self._resources = resources
@@ -352,6 +353,7 @@ class ClientGeneration:
                     outcome=self._outcome,
                     waited_ms=self._waited_ms,
                     requester=UNSET if self._request.requester is None else self._request.requester,
+                    version=self._version or UNSET,
                 ),
                 # A generation repeated under the same id, because its outcome was unknown, counts once.
                 id=str(uuid5(NAMESPACE_OID, f"{spec.model_id}\n{self._id}")),
@@ -416,6 +418,7 @@ class ClientGeneration:
             logprobs=first.logprobs,
             prompt_logprobs=self._prompt_logprobs,
             model_id=self._resources.spec.model_id,
+            version=self._version or None,
             generation_id=self._id,
             conversation_id=asked.conversation_id,
             using_kv_cache=tokens.reused_tokens > 0,

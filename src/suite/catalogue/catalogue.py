@@ -149,8 +149,15 @@ class Catalogue:
         raise ModelNotFound(f"no model {id_or_alias!r}: {self._suggestion(id_or_alias)}")
 
     def canonical(self, id_or_alias: str) -> str:
-        """The id behind an alias; any other text is returned as it is, even if there is no such model."""
-        return id_or_alias if id_or_alias in self._models else self._aliases.get(id_or_alias, id_or_alias)
+        """The id behind an alias, or before a version's number; any other text as it is, even if there is no
+        such model.
+        """
+        if id_or_alias in self._models:
+            return id_or_alias
+        if (model_id := self._aliases.get(id_or_alias)) is not None:
+            return model_id
+        name, at, _ = id_or_alias.rpartition("@")
+        return name if at and name in self._models else id_or_alias
 
     def check_present(self, model: Model) -> Signature:
         """Check, without reading it, that a file is still the one that was inspected, or was only touched.

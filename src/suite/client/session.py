@@ -26,6 +26,7 @@ from suite.client.keys import GatewayKeys
 from suite.client.opened_log import OpenedLog
 from suite.client.records import Records
 from suite.client.texts import Texts
+from suite.client.versions import ModelVersions
 from suite.errors import GenerationExists, InvalidRequest, NodeLost, SuiteError, Unavailable
 from suite.identity import NewId
 from suite.messages.actions.base import KeepAlive
@@ -112,10 +113,11 @@ PRELOAD_SECONDS = 600.0
 _Page = TypeVar("_Page", ListModelsReply, GetModelStatusReply)
 
 
-class Client(Evaluations, Records, Texts, GatewayKeys):
+class Client(Evaluations, Records, Texts, GatewayKeys, ModelVersions):
     """A client of the service, connected until it is closed. Made by `connect`.
 
-    It has a method for each action; some are in `Evaluations`, `Records`, `Texts` and `GatewayKeys`.
+    It has a method for each action; some are in `Evaluations`, `Records`, `Texts`, `GatewayKeys` and
+    `ModelVersions`.
 
     Every method raises the service's error, as a class of `suite.errors`, and Unavailable, NoService,
     RequestTimeout or AccessDenied when the service could not be reached.

@@ -15,12 +15,16 @@ from suite.domain.breaker import failed_with
 from suite.domain.incidents import incident
 from suite.domain.sizes import ready_bytes
 from suite.errors import LoadCancelled
-from suite.explanation import bets
+from suite.explanation import bets, promotions
 from suite.explanation import decision as decisions
 from suite.explanation.words import counted, listed, moment, span
 from suite.messages.decisions import RAM, Decision
 from suite.messages.envelope import Recorded
 from suite.messages.events import (
+    AliasEvent,
+    AliasRemoved,
+    AliasSet,
+    CanaryStarted,
     Event,
     InstanceCrashed,
     InstanceGrew,
@@ -41,7 +45,11 @@ from suite.messages.events import (
     NodeStopped,
     PredictionMade,
     PredictionSettled,
+    Promoted,
+    PromotionStarted,
+    PromotionStopped,
     RequestsRefused,
+    TakenBack,
     WaitEnded,
     WaitStarted,
 )
@@ -67,6 +75,13 @@ FACTS: tuple[type[Event], ...] = (
     ModelReleased,
     PredictionMade,
     PredictionSettled,
+    AliasSet,
+    AliasRemoved,
+    PromotionStarted,
+    CanaryStarted,
+    Promoted,
+    PromotionStopped,
+    TakenBack,
 )
 """The events that are explained."""
 
@@ -125,6 +140,8 @@ def _sentences(event: Event, time: datetime, cause: Recorded | None) -> Iterator
             yield from bets.made(event)
         case PredictionSettled():
             yield bets.settled(event)
+        case AliasEvent():
+            yield from promotions.told(event)
         case NodeStarted():
             yield f"The service on {event.node} started."
         case NodeStopped():

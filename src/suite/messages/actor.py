@@ -240,6 +240,8 @@ class Handover(msgspec.Struct, frozen=True, kw_only=True):
     """For memory and the load, until the actor was asked."""
     former_node: str = ""
     """The node that has had its conversation until now; empty if that is this one, or not known."""
+    version: int = 0
+    """Which version of the model the actor has, by number; 0: not known."""
 
 
 class ActorReply(msgspec.Struct, frozen=True, kw_only=True):

@@ -464,6 +464,8 @@ class UsageRecorded(Event, frozen=True, kw_only=True, omit_defaults=True):
     conversation_id: str | None = None
     node: str = ""
     """Whose model made the embeddings; empty: a client reported the use."""
+    version: int = 0
+    """Which version of the model made them, by number; 0: not known."""
     requester: str | None = None
     """For whom, such as the id of an API key; null if the request did not say."""
 

@@ -29,6 +29,7 @@ from suite.messages.actions import (
     tokens,
     transfers,
     usage,
+    versions,
 )
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
@@ -47,6 +48,7 @@ ACTIONS = (
     keys,
     drain,
     transfers,
+    versions,
     status,
 )
 """The modules with the types of the actions."""

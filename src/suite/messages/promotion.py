@@ -1,4 +1,4 @@
-"""What a promotion is decided by: gates, and what was found of each. Events and actions have both (ADR 71)."""
+"""What decides about a promotion: gates, and what was found of each. Events and actions have it (ADR 71)."""
 
 from __future__ import annotations
 

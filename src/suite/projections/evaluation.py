@@ -18,7 +18,7 @@ class EvaluationProjection(Projection):
     """Folds metrics, evaluations, loads, crashes and contents of models. Samples expire; the rest stays."""
 
     name: ClassVar[str] = "evaluation"
-    version: ClassVar[int] = 3
+    version: ClassVar[int] = 4
     aggregates: ClassVar[tuple[str, ...]] = ("metric", "evaluation", "instance", "model")
     idempotent: ClassVar[frozenset[str]] = frozenset({"metric", "evaluation"})
     schema: ClassVar[str] = samples.SCHEMA + buckets.SCHEMA + scores.SCHEMA + trust.SCHEMA

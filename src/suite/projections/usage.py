@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from datetime import datetime
-from typing import Any, ClassVar, TypeAlias
+from typing import Any, ClassVar, NamedTuple, TypeAlias
 
 import aiosqlite
 
@@ -35,7 +35,7 @@ class UsageProjection(Projection):
     """Folds the events ``usage.*``. Neither the events nor the rows contain a prompt or an answer."""
 
     name: ClassVar[str] = "usage"
-    version: ClassVar[int] = 3
+    version: ClassVar[int] = 4
     aggregates: ClassVar[tuple[str, ...]] = ("usage",)
     schema: ClassVar[str] = """
         CREATE TABLE usage (
@@ -50,10 +50,12 @@ class UsageProjection(Projection):
             generation_ms REAL NOT NULL,
             outcome TEXT,
             requester TEXT NOT NULL,
-            expires INTEGER
+            expires INTEGER,
+            version INTEGER
         );
         CREATE INDEX usage_by_time ON usage (at, model_id);
         CREATE INDEX usage_by_model ON usage (model_id, at);
+        CREATE INDEX usage_by_version ON usage (model_id, version, at);
         CREATE INDEX usage_by_conversation ON usage (conversation_id) WHERE conversation_id IS NOT NULL;
         CREATE INDEX usage_by_expiry ON usage (expires) WHERE expires IS NOT NULL;
     """
@@ -62,7 +64,7 @@ class UsageProjection(Projection):
         """Insert one row per event."""
         rows = [row for recorded in events if (row := _row(recorded)) is not None]
         if rows:
-            await db.executemany("INSERT INTO usage VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", rows)
+            await db.executemany("INSERT INTO usage VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", rows)
 
     async def expire(self, db: aiosqlite.Connection, now: datetime) -> bool:
         """Remove expired rows. Returns whether there may be more."""
@@ -133,6 +135,26 @@ async def last_used(
     return {model_id: from_sql(at) for model_id, at in rows if at is not None}
 
 
+class VersionUse(NamedTuple):
+    """How often a version of a model was used, and when last."""
+
+    uses: int
+    last: datetime
+
+
+async def uses_by_version(
+    db: aiosqlite.Connection, model_id: str | None
+) -> dict[tuple[str, int | None], VersionUse]:
+    """The uses of each version of a model, or of all models; None stands for a version that is not known."""
+    condition, values = ("", ()) if model_id is None else ("WHERE model_id = ? ", (model_id,))
+    rows = await db.execute_fetchall(
+        "SELECT model_id, version, count(*), max(at) FROM usage INDEXED BY usage_by_version "
+        f"{condition}GROUP BY model_id, version",
+        values,
+    )
+    return {(model, version): VersionUse(count, from_sql(at)) for model, version, count, at in rows}
+
+
 def _row(recorded: Recorded) -> Row | None:
     figures: Row
     match recorded.data:
@@ -153,7 +175,9 @@ def _row(recorded: Recorded) -> Row | None:
     expires = None if recorded.expires is None else int(recorded.expires.timestamp())
     at = to_sql(recorded.time)
     requester = fact.requester if isinstance(fact.requester, str) else ""
-    return (recorded.seq, usage_type, fact.model_id, fact.conversation_id, at, *figures, requester, expires)
+    version = fact.version or None  # what is unset is false too
+    place = (recorded.seq, usage_type, fact.model_id, fact.conversation_id, at)
+    return (*place, *figures, requester, expires, version)
 
 
 def _conditions(request: UsageRequest) -> tuple[str, list[str]]:

@@ -25,7 +25,7 @@ Share: TypeAlias = Annotated[float, Meta(ge=0, lt=1)]
 class ListVersionsRequest(Query, frozen=True, kw_only=True):
     """List the versions of a model, or of all, by the log: also those whose content is gone."""
 
-    model_id: Name | None = None
+    model_name: Name | None = None
     """The model's id or one of its aliases. Null: all models."""
     unused: bool = False
     """Only those that nobody uses: no alias stands for them, and nobody has used them since
@@ -69,8 +69,10 @@ class ListVersionsReply(Reply, frozen=True, kw_only=True):
 
 
 class ListAliasesRequest(Request, frozen=True, kw_only=True):
-    """List the aliases of the log, with the promotions that are under way. Those of the configuration stand
-    in the status of their models."""
+    """List the aliases of the log, with the promotions that are under way.
+
+    Those of the configuration stand in the status of their models.
+    """
 
     alias: Name | None = None
     """Null: all."""
@@ -135,7 +137,7 @@ class SetAliasReply(Reply, frozen=True, kw_only=True):
 
 
 class PromoteAliasRequest(Request, frozen=True, kw_only=True):
-    """Promote a version to an alias. The old version serves until the new one is ready and meets the gates."""
+    """Promote a version to an alias. The old one serves until the new one is ready and meets the gates."""
 
     alias: Name
     target: Version
