@@ -62,6 +62,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     )
     (home / "suite.toml").write_text("idle_timeout_seconds = 60.0\n")
     (home / "startup_config.yaml").write_text("ModelManagerSuite:\n  config:\n    vram_limit_gb: 2.0\n")
+    (home / "promotion.toml").write_text("[gates]\nevaluations = 5\n\n[gates.accuracy]\nat_least = 0.8\n")
     (home / "requests.csv").write_text(made_up_csv(200))
     (home / "my_policies.py").write_text(
         "from suite.prediction.eviction.recency import LeastRecentlyUsed as Mine"

@@ -222,13 +222,17 @@ def describe(node: Node, model: Model, used: datetime | None) -> ModelInfo:
     place = node.supervisor.admission.place(model.model_id)
     is_pinned = node.supervisor.is_pinned(model.model_id)
     described = _describe_instance(node, instance) if instance else None
+    log_aliases = node.versions.names_of(model.model_id)
+    configured = (each for each in model.settings.aliases if each not in node.versions.aliases)
     if instance is not None and instance.last_used_at is not None:
         here = parse_time(instance.last_used_at, "last_used")
         used = here if used is None else max(used, here)
     return ModelInfo(
         model_id=model.model_id,
         display_name=model.display_name,
-        aliases=model.settings.aliases,
+        aliases=(*configured, *log_aliases),
+        log_aliases=log_aliases,
+        version=node.versions.number(model) or None,
         capabilities=model.capabilities,
         model_path=str(model.path),
         projector=None if model.projector is None else str(model.projector.path),

@@ -88,6 +88,7 @@ class ClientGeneration:
         self._waited_ms = handover.waited_ms
         self._former_node = handover.former_node
         self._adapters = handover.adapters
+        self._version = handover.version
         self._reply = reply
         self._receipt = receipt
         self._resources = resources
@@ -364,6 +365,7 @@ class ClientGeneration:
                     waited_ms=self._waited_ms,
                     requester=UNSET if self._request.requester is None else self._request.requester,
                     adapters=self._applied or UNSET,
+                    version=self._version or UNSET,
                 ),
                 # A generation repeated under the same id, because its outcome was unknown, counts once.
                 id=str(uuid5(NAMESPACE_OID, f"{spec.model_id}\n{self._id}")),
@@ -429,6 +431,7 @@ class ClientGeneration:
             prompt_logprobs=self._prompt_logprobs,
             model_id=self._resources.spec.model_id,
             adapters=tuple(AdapterChoice(id=each.id, scale=each.scale) for each in self._adapters),
+            version=self._version or None,
             generation_id=self._id,
             conversation_id=asked.conversation_id,
             using_kv_cache=tokens.reused_tokens > 0,

@@ -161,7 +161,7 @@ class Catalogue:
         raise ModelNotFound(f"no model {id_or_alias!r}: {self._suggestion(id_or_alias)}")
 
     def canonical(self, id_or_alias: str) -> str:
-        """The id behind an alias, or of the model that a variant loads.
+        """The id behind an alias, before a version's number, or of the model that a variant loads.
 
         Any other text is returned as it is, even if there is no such model.
         """
@@ -170,9 +170,16 @@ class Catalogue:
         return id if variant is None else variant.base
 
     def meant(self, id_or_alias: str) -> str:
-        """The id or the variant behind an alias; any other text as it is."""
-        is_name = id_or_alias in self._models or id_or_alias in self._variants
-        return id_or_alias if is_name else self._aliases.get(id_or_alias, id_or_alias)
+        """The id or the variant behind an alias, or before a version's number; any other text as it is."""
+        if self._is_name(id_or_alias):
+            return id_or_alias
+        if (meant := self._aliases.get(id_or_alias)) is not None:
+            return meant
+        name, at, _ = id_or_alias.rpartition("@")
+        return name if at and name in self._models else id_or_alias
+
+    def _is_name(self, text: str) -> bool:
+        return text in self._models or text in self._variants
 
     def check_present(self, model: Model) -> Signature:
         """Check, without reading it, that a file is still the one that was inspected, or was only touched.

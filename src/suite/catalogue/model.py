@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -23,6 +24,25 @@ from suite.messages.actions.status import FileState, MemoryEstimate
 from suite.messages.decisions import RAM
 
 _KEY_CHARACTERS = 16
+_encode = msgspec.json.Encoder(order="deterministic").encode
+_DEFAULTS = ModelSettings()
+_NO_OTHER_VERSION = frozenset(
+    {
+        "display_name",
+        "model_path",
+        "n_threads",
+        "prompt_step_tokens",
+        "max_step_ms",
+        "idle_timeout_seconds",
+        "keep_alive",
+        "capabilities",
+        "aliases",
+        "priority",
+        "enabled",
+    }
+)
+"""The settings with which a model is the same version: they change neither its answers nor its memory. Any
+other one, also one to come, makes another version."""
 
 
 class Model(msgspec.Struct, frozen=True, kw_only=True):
@@ -120,7 +140,27 @@ class Model(msgspec.Struct, frozen=True, kw_only=True):
         )
         projector = () if self.projector is None else (self.projector.path.name, self.projector.tensor_bytes)
         loads = (form, settings.batch_tokens, settings.n_gpu_layers, settings.n_threads, *projector)
-        return sha256(msgspec.json.encode(loads)).hexdigest()[:_KEY_CHARACTERS]
+        return _digest(loads)
+
+    @property
+    def version_settings(self) -> dict[str, str | int | float | bool]:
+        """Those of its settings that tell versions apart, as far as they are not the defaults (ADR 70).
+
+        They stand as they are configured, so that nodes with other memories have the same version.
+        """
+        told = {
+            name: value if isinstance(value, str | int | float) else _encode(value).decode()
+            for name, value, default in _values(self.settings)
+            if value != default and name not in _NO_OTHER_VERSION
+        }
+        long = {"chat_template": self.settings.chat_template, "parameters": self.file.entry.parameters}
+        return told | {name: _digest(value) for name, value in long.items() if value}
+
+    @property
+    def source(self) -> str:
+        """Where it is from: the program whose folder it is in, and the repository if that is known."""
+        entry = self.file.entry
+        return f"{entry.source} {entry.repository}" if entry.repository else entry.source
 
     @property
     def need_bytes(self) -> int:
@@ -162,6 +202,17 @@ class Model(msgspec.Struct, frozen=True, kw_only=True):
         if self.projector is not None and (on_gpu := next((each for each in placed if each != RAM), None)):
             placed[on_gpu] += self.projector.tensor_bytes  # in RAM, the estimate has it
         return Footprint(placed.pop(RAM), placed)
+
+
+def _digest(value: object) -> str:
+    """A short digest of what is too long to be told."""
+    return sha256(_encode(value)).hexdigest()[:_KEY_CHARACTERS]
+
+
+def _values(settings: ModelSettings) -> Iterator[tuple[str, Any, Any]]:
+    """Each setting with its default."""
+    for name in settings.__struct_fields__:
+        yield name, getattr(settings, name), getattr(_DEFAULTS, name)
 
 
 def with_claim_checked(model: Model) -> Model:

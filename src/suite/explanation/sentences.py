@@ -15,18 +15,22 @@ from suite.domain.breaker import failed_with
 from suite.domain.incidents import incident
 from suite.domain.sizes import ready_bytes
 from suite.errors import LoadCancelled
-from suite.explanation import benchmarks, bets
+from suite.explanation import benchmarks, bets, promotions
 from suite.explanation import decision as decisions
 from suite.explanation.words import asked, counted, listed, moment, span
 from suite.messages.decisions import RAM, Decision
 from suite.messages.envelope import Recorded
 from suite.messages.events import (
+    AliasEvent,
+    AliasRemoved,
+    AliasSet,
     BenchmarkCancelled,
     BenchmarkEvent,
     BenchmarkFailed,
     BenchmarkFinished,
     BenchmarkProgressed,
     BenchmarkStarted,
+    CanaryStarted,
     Event,
     InstanceCrashed,
     InstanceGrew,
@@ -47,7 +51,11 @@ from suite.messages.events import (
     NodeStopped,
     PredictionMade,
     PredictionSettled,
+    Promoted,
+    PromotionStarted,
+    PromotionStopped,
     RequestsRefused,
+    TakenBack,
     WaitEnded,
     WaitStarted,
 )
@@ -80,6 +88,13 @@ FACTS: tuple[type[Event], ...] = (
     BenchmarkFinished,
     BenchmarkFailed,
     BenchmarkCancelled,
+    AliasSet,
+    AliasRemoved,
+    PromotionStarted,
+    CanaryStarted,
+    Promoted,
+    PromotionStopped,
+    TakenBack,
 )
 """The events that are explained."""
 
@@ -140,6 +155,8 @@ def _sentences(event: Event, time: datetime, cause: Recorded | None) -> Iterator
             yield bets.settled(event)
         case BenchmarkEvent():
             yield from benchmarks.sentences(event)
+        case AliasEvent():
+            yield from promotions.told(event)
         case NodeStarted():
             yield f"The service on {event.node} started."
         case NodeStopped():

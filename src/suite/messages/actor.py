@@ -256,6 +256,8 @@ class Handover(msgspec.Struct, frozen=True, kw_only=True):
     """The node that has had its conversation until now; empty if that is this one, or not known."""
     adapters: tuple[AdapterFile, ...] = ()
     """What its model is computed with."""
+    version: int = 0
+    """Which version of the model the actor has, by number; 0: not known."""
 
 
 class ActorReply(msgspec.Struct, frozen=True, kw_only=True):

@@ -28,6 +28,7 @@ from suite.identity import Clock, NewId, Now
 from suite.log import Log
 from suite.memory_limits import footprint_of, memory_limits, warnings
 from suite.messages.subjects import Subjects
+from suite.node.aliases import Aliases
 from suite.node.appraisal import Appraisals
 from suite.node.benchmarks.asking import Asking
 from suite.node.benchmarks.benchmarks import Benchmarks
@@ -55,6 +56,7 @@ from suite.node.reporter import Reporter
 from suite.node.sizes import ModelSizes
 from suite.node.supervisor import Supervisor
 from suite.node.transfers.transfers import Transfers
+from suite.node.versions import Names, VersionBook
 from suite.prediction.frequency import MostUsedLastHour
 from suite.projections.projections import Projections
 from suite.units import size
@@ -86,6 +88,7 @@ def make_supervisor(
     limits: Footprint,
     gpus: Gpus,
     learning: Learning,
+    versions: VersionBook,
 ) -> Supervisor:
     """What loads models and ends them. `limits`: what all of them may have of each memory."""
     settings, connection = env.settings, env.connection
@@ -113,6 +116,7 @@ def make_supervisor(
         memory_kills=MemoryKills(cgroups.out_of_memory_kills),
         confinement=ModelConfinement.of(is_on=settings.confinement),
         appraise=Appraisals(learning.appraiser, now=env.now),
+        version_of=versions.number,
         new_id=env.new_id,
         now=env.now,
         clock=env.clock,
@@ -149,9 +153,11 @@ def make_node(
     learning: Learning,
     supervisor: Supervisor,
     pins: Pins,
+    versions: VersionBook,
 ) -> Node:
     """What every action gets."""
     settings, connection, log, clock = env.settings, env.connection, env.log, env.clock
+    names = Names(versions, catalogue)
     fleet = Fleet(
         settings.node,
         journal.epoch,
@@ -159,8 +165,10 @@ def make_node(
         subjects=env.subjects,
         log=log,
         catalogue=catalogue,
+        names=names,
         supervisor=supervisor,
         tasks=env.tasks,
+        new_id=env.new_id,
         clock=clock,
         has_models=settings.enable_gguf_management,
     )
@@ -173,6 +181,7 @@ def make_node(
     )
     ids = GenerationIds(claims, settings.node, journal.epoch, fleet.others, clock=clock)
     generations = Generations(connection, env.subjects, settings.node, supervisor, env.tasks, clock, ids=ids)
+    aliases = Aliases(log, env.subjects, versions, names, fleet, projections.evaluation, new_id=env.new_id)
     return Node(
         settings,
         cluster=ClusterWatch(
@@ -198,6 +207,9 @@ def make_node(
         supervisor=supervisor,
         generations=generations,
         pins=pins,
+        versions=versions,
+        names=names,
+        aliases=aliases,
         fleet=fleet,
         drain=Drain(
             settings.node,

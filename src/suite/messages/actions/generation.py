@@ -241,6 +241,8 @@ class GenerateTextReply(Reply, frozen=True, kw_only=True):
     timings: Timings
     seq: int
     """The sequence of the ``usage.generated`` event of this generation."""
+    version: int | None = None
+    """Which version of the model answered, by number. Null: it is not known yet."""
 
 
 class CancelGenerationRequest(Request, frozen=True, kw_only=True):

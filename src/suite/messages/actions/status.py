@@ -158,6 +158,11 @@ class ModelInfo(msgspec.Struct, frozen=True, kw_only=True):
     model_id: str
     display_name: str
     aliases: tuple[str, ...]
+    """Those of the configuration, and those of the log that stand for it."""
+    log_aliases: tuple[str, ...] = ()
+    """Those of them that are the log's: a promotion may have them stand for another model at any time."""
+    version: int | None = None
+    """The version that it is at, by number. Null: the log does not know it yet."""
     capabilities: tuple[str, ...]
     model_path: str
     """The path of its file; of a split model, of the first part."""
