@@ -5,7 +5,7 @@ import {count} from "./format.js";
 
 const SIZE = 320;
 const EDGE = 62;
-const INNER = SIZE - EDGE - 16;
+const INNER = SIZE - EDGE - 24;
 
 /** @param {{title: string}} options */
 export function calibrationChart({title}) {

@@ -9,6 +9,7 @@ const RIGHT = 10;
 const TOP = 8;
 const BOTTOM = 22;
 const LEAST_DRAG = 6;
+const MOST_LETTERS = 8; // left of the axis
 
 /**
  * @typedef {{
@@ -29,7 +30,6 @@ export class Chart {
    *   ticks?: number[],
    *   isPlain?: boolean,
    *   onSelect?: (begin: number, end: number) => void,
-   *   note?: string,
    * }} options most: the top of the axis, if it is always the same; ticks: the axis is logarithmic, with these; isPlain:
    *   the colours are explained elsewhere; onSelect: a part of the time was chosen
    */
@@ -41,7 +41,7 @@ export class Chart {
     this.element = h(
       "figure.panel.charted",
       {},
-      h("figcaption.head", {}, h("h2", {}, options.title), options.note && h("span.muted", {}, options.note), h("span.grow"), this.legend),
+      h("figcaption.head", {}, h("h2", {}, options.title), h("span.grow"), this.legend),
       h("div.plot", {}, this.svg, this.read),
     );
     /** @type {{begin: number, end: number, step: number, series: Series[]}} */
@@ -141,10 +141,10 @@ export class Chart {
 
   axes() {
     const {height, format} = this.options;
-    const isTold = (place) => this.bottom > 0 || place % 2 === 0;
+    const isTold = (value, place) => (this.bottom > 0 || place % 2 === 0) && format(value).length <= MOST_LETTERS;
     const parts = this.ticks.map((value, place) => {
       const y = this.y(value);
-      return [s("line.grid", {x1: LEFT, x2: this.width - RIGHT, y1: y, y2: y}), isTold(place) && s("text.value", {x: LEFT - 7, y: y + 4}, format(value))];
+      return [s("line.grid", {x1: LEFT, x2: this.width - RIGHT, y1: y, y2: y}), isTold(value, place) && s("text.value", {x: LEFT - 7, y: y + 4}, format(value))];
     });
     const ticks = timeTicks(this.data.begin, this.data.end, this.width / 95).map(({at, text}) => s("text.tick", {x: this.x(at), y: height - 6}, text));
     return [parts, ticks];

@@ -183,22 +183,31 @@ export class Timeline {
       facts(stay).map(([name, value]) => h("div", {}, `${name} `, h("b", {}, value))),
       why,
     );
+    this.putTip(element);
+    this.explain(stay, why, element);
+  }
+
+  /** Puts what is read below what it is about, or above where there is no room. */
+  putTip(element) {
     const at = element.getBoundingClientRect();
     const box = this.element.getBoundingClientRect();
     const isRight = at.left > window.innerWidth / 2;
-    this.tip.style.setProperty("top", `${at.bottom - box.top + 6}px`);
+    const height = this.tip.offsetHeight + 6;
+    const isAbove = at.bottom + height > window.innerHeight && at.top > height;
+    this.tip.style.setProperty("top", `${(isAbove ? at.top - height : at.bottom + 6) - box.top}px`);
     this.tip.style.setProperty("left", isRight ? "auto" : `${Math.max(10, at.left - box.left)}px`);
     this.tip.style.setProperty("right", isRight ? `${Math.max(10, box.right - at.right)}px` : "auto");
-    this.explain(stay, why);
   }
 
   /** Says why, in the words of the service, when the eye rests there. */
-  explain(stay, element) {
+  explain(stay, why, element) {
     clearTimeout(this.timer);
     this.timer = setTimeout(async () => {
       const seq = stay.ended_seq ?? stay.begun_seq;
       const reply = await this.context.ask("explain", {seq}).catch(() => null);
-      if (reply && this.reading === stay) put(element, reply.events[0]?.sentences.slice(0, 2).join(" "));
+      if (!reply || this.reading !== stay || this.tip.hidden) return;
+      put(why, reply.events[0]?.sentences.slice(0, 2).join(" "));
+      this.putTip(element);
     }, 250);
   }
 }

@@ -131,10 +131,11 @@ function tableOfForecast(predictions, context) {
   return h("div.scroll", {}, h(
     "table",
     {},
-    h("thead", {}, h("tr", {}, h("th", {scope: "col"}, "Model"), h("th", {scope: "col"}, `Within ${span(predictions.horizon_seconds)}`), h("th.number", {scope: "col"}, "Won"), h("th.number", {scope: "col"}, "Lost"))),
+    h("thead", {}, h("tr", {}, h("th", {scope: "col"}, "Model"), h("td"), h("th", {scope: "col"}, `Within ${span(predictions.horizon_seconds)}`), h("th.number", {scope: "col"}, "Won"), h("th.number", {scope: "col"}, "Lost"))),
     h("tbody", {}, predictions.predictions.map((each) =>
       h("tr", {}, [
-        h("th.id", {scope: "row"}, h("a", {href: context.link("bets", {...context.params, model: each.model_id})}, each.model_id), each.loaded && h("span.muted", {}, " loaded")),
+        h("th.id", {scope: "row"}, h("a", {href: context.link("bets", {...context.params, model: each.model_id})}, each.model_id)),
+        h("td", {}, each.loaded && badge("good", "loaded")),
         h("td.nowrap", {}, chanceBar(each.chance)),
         h("td.number", {}, count(each.won)),
         h("td.number", {}, count(each.lost)),
@@ -163,7 +164,7 @@ class BetList {
     this.element = h(
       "section.panel.bets",
       {},
-      h("div.head", {}, h("h2", {}, "Expected, and what came"), model && h("span", {}, `only ${model} `, h("a", {href: context.link("bets", {...context.params, model: null})}, "show all")), h("span.grow"), h("div.group", {role: "group", "aria-label": "Which bets"}, buttons)),
+      h("div.head", {}, h("h2", {}, "Expected, and what came"), model && [h("span.muted", {}, `only ${model}`), h("a", {href: context.link("bets", {...context.params, model: null})}, "Show all models")], h("span.grow"), h("div.group", {role: "group", "aria-label": "Which bets"}, buttons)),
       tableOf("Bets", ["Model", "Taken", "Chance", "What came", "Saved", "Memory"], this.rows),
       this.nothing,
     );

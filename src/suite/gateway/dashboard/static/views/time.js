@@ -83,9 +83,9 @@ const reusedPercent = (of) => (100 * of.reused_tokens) / of.prompt_tokens;
 
 function chartsOfRequests(onSelect) {
   const requests = new Chart({title: "Requests", onSelect});
-  const misses = new Chart({title: "Cold starts, failed and refused", onSelect});
+  const misses = new Chart({title: "Cold starts and failures", onSelect});
   const tokens = new Chart({title: "Tokens", onSelect});
-  const first = new Chart({title: "Until the first token", format: ms, ticks: TICKS, onSelect, note: "with waits and loads"});
+  const first = new Chart({title: "Until the first token", format: ms, ticks: TICKS, onSelect});
   const total = new Chart({title: "Until the end", format: ms, ticks: TICKS, onSelect});
   const reuse = new Chart({title: "Prompt tokens reused", format: percent, most: 100, onSelect});
   return {
