@@ -71,6 +71,7 @@ def asked(
     prompt_logprobs: int | None = None,
     is_forgotten: bool = False,
     reasoning: Reasoning | None = None,
+    speculates: bool = True,
     clock: Clock | None = None,
 ) -> Asked:
     order = EngineRequest(
@@ -86,6 +87,7 @@ def asked(
         prompt_logprobs=prompt_logprobs,
         is_forgotten=is_forgotten,
         reasoning=reasoning,
+        speculates=speculates,
     )
     return Asked(Generation(order, clock or Clock()))
 

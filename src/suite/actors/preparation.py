@@ -120,4 +120,5 @@ def engine_request(
         prompt_logprobs=prompt_logprobs,
         reasoning=reasoning,
         is_forgotten=request.conversation_id is not None and not is_first,
+        speculates=request.speculates,
     )

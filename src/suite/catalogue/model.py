@@ -13,6 +13,7 @@ from suite.catalogue.kv_cache import KvCache, budget, smaller
 from suite.catalogue.outage import Outage
 from suite.config import ModelSettings
 from suite.domain.footprint import NOTHING, Footprint
+from suite.engine.gguf.estimate import PROCESS_BYTES
 from suite.engine.gguf.file import GgufInfo
 from suite.engine.gguf.placement import place
 from suite.errors import ModelFileIncomplete, ModelFileInvalid, SuiteError
@@ -20,6 +21,18 @@ from suite.messages.actions.status import FileState, MemoryEstimate
 from suite.messages.decisions import RAM
 
 _KEY_CHARACTERS = 16
+
+
+class Draft(msgspec.Struct, frozen=True, kw_only=True):
+    """A model that is loaded with another one, to guess its next tokens."""
+
+    model_id: str
+    file: ModelFile
+    fingerprint: str
+    info: GgufInfo
+    flash_attention: bool
+    estimate: MemoryEstimate
+    """Of a process of its own, with the KV cache of the other model."""
 
 
 class Model(msgspec.Struct, frozen=True, kw_only=True):
@@ -45,6 +58,8 @@ class Model(msgspec.Struct, frozen=True, kw_only=True):
     kv_cache: KvCache | None
     """None when there is an error."""
     estimate: MemoryEstimate | None
+    draft: Draft | None = None
+    """The model that guesses its next tokens; None: none is configured, or there is an error."""
 
     @property
     def file_state(self) -> FileState:
@@ -94,13 +109,15 @@ class Model(msgspec.Struct, frozen=True, kw_only=True):
             cache.cache_tokens,
             cache.flash_attention,
         )
-        loads = (form, settings.batch_tokens, settings.n_gpu_layers, settings.n_threads)
+        draft = () if self.draft is None else (self.draft.fingerprint,)
+        loads = (form, settings.batch_tokens, settings.n_gpu_layers, settings.n_threads, *draft)
         return sha256(msgspec.json.encode(loads)).hexdigest()[:_KEY_CHARACTERS]
 
     @property
     def need_bytes(self) -> int:
         """The estimated memory of loading it where RAM is the only memory, in bytes."""
-        return self.estimate.total_bytes if self.estimate else 0
+        draft = self.draft.estimate.total_bytes - PROCESS_BYTES if self.draft else 0
+        return self.estimate.total_bytes + draft if self.estimate else 0
 
     def footprint(self, limits: Footprint) -> Footprint:
         """The estimated memory of loading it on a node with these memories."""
@@ -126,10 +143,19 @@ class Model(msgspec.Struct, frozen=True, kw_only=True):
     def _footprint(self, limits: Footprint, gpu_layers: int) -> Footprint:
         if self.estimate is None or self.info is None or self.kv_cache is None:
             return NOTHING
+        own = self._placed(self.info, self.estimate, self.kv_cache, limits, gpu_layers)
+        if self.draft is None:
+            return own
+        draft = self._placed(self.draft.info, self.draft.estimate, self.kv_cache, limits, gpu_layers)
+        return own + draft - Footprint(PROCESS_BYTES)
+
+    def _placed(
+        self, info: GgufInfo, estimate: MemoryEstimate, cache: KvCache, limits: Footprint, gpu_layers: int
+    ) -> Footprint:
         placed = place(
-            self.info,
-            self.estimate,
-            cache_tokens=self.kv_cache.stream_tokens,
+            info,
+            estimate,
+            cache_tokens=cache.stream_tokens,
             batch_tokens=self.settings.batch_tokens,
             gpu_layers=gpu_layers,
             gpus=limits.gpus,

@@ -212,6 +212,7 @@ def _show_one(model: ModelInfo) -> None:
         ("quantization", model.quantization or ""),
         ("context", f"{model.n_ctx} tokens of {model.trained_context_tokens} trained"),
         *([("KV cache", _kv_cache(model.kv_cache, model.n_ctx))] if model.kv_cache else []),
+        ("draft model", model.draft_model or ""),
         ("chat template", "yes" if model.has_chat_template else "no"),
         ("capabilities", ", ".join(model.capabilities)),
         ("aliases", ", ".join(model.aliases)),

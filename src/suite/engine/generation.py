@@ -36,6 +36,8 @@ class EngineRequest(msgspec.Struct, frozen=True, kw_only=True):
     """How reasoning is told apart from the answer; None: all is the answer."""
     is_forgotten: bool = False
     """Whether nothing of it is kept when it ends, nor reused by others before."""
+    speculates: bool = True
+    """Whether its next tokens may be guessed, which changes the shape of batches."""
 
 
 class Generation:
@@ -53,6 +55,10 @@ class Generation:
         """Tokens sampled, not counting the one that ends the answer."""
         self.reasoning_tokens = 0
         """How many of these are reasoning."""
+        self.drafted_tokens = 0
+        """Guesses of its tokens that were decoded."""
+        self.accepted_tokens = 0
+        """How many of these were right."""
         self.started_at: float | None = None
         self.first_token_at: float | None = None
         self.ended_at: float | None = None

@@ -33,6 +33,13 @@ _MICRO_BATCH = 512
 _LOGIT_BYTES = 4
 
 
+class DraftSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """The model that guesses the next tokens of another one; all else is as of that."""
+
+    path: str
+    flash_attention: bool = True
+
+
 class ContextSettings(msgspec.Struct, frozen=True, kw_only=True):
     """How a model is loaded."""
 
@@ -55,6 +62,10 @@ class ContextSettings(msgspec.Struct, frozen=True, kw_only=True):
     """The share of each GPU in these layers; empty: llama.cpp divides them by the memory that is free."""
     threads: int
     slots: int
+    speculates: bool = False
+    """Whether the next tokens of answers are guessed where that is faster."""
+    draft: DraftSettings | None = None
+    """The model that guesses them; None: they are looked up in the prompt and the answer so far."""
 
 
 class LlamaModel:
@@ -160,6 +171,11 @@ class LlamaModel:
         lib.llama_set_warmup(self.context, False)
         self._token_bytes = lib.llama_state_seq_get_size(self.context, 0)
         lib.llama_memory_clear(self._memory, False)
+
+    @property
+    def threads(self) -> int:
+        """With how many threads it computes now."""
+        return self._threads
 
     def use_threads(self, threads: int) -> None:
         """Compute with this many threads from now on."""

@@ -431,6 +431,10 @@ class Generated(Event, frozen=True, kw_only=True):
     """For memory and the load, before the model's process had the request; left out by older versions."""
     requester: str | UnsetType = UNSET
     """For whom, such as the id of an API key; left out if the request did not say."""
+    drafted_tokens: int | UnsetType = UNSET
+    """Tokens that were guessed, and checked together with those before them; left out if none were."""
+    accepted_tokens: int | UnsetType = UNSET
+    """How many of these guesses were right; left out if there were none."""
 
     @property
     def ids(self) -> tuple[str, ...]:  # noqa: D102 - as the base says

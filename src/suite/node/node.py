@@ -19,7 +19,7 @@ from suite.errors import InvalidRequest, ModelFileInvalid, ReadModelBehind, Suit
 from suite.identity import Clock, NewId, Now
 from suite.log import Log
 from suite.messages.actions.base import KeepAlive
-from suite.messages.actor import ActorSpec, ConfinementSpec, ModelFiles, NatsAccess, SnapshotSpec
+from suite.messages.actor import ActorSpec, ConfinementSpec, DraftSpec, ModelFiles, NatsAccess, SnapshotSpec
 from suite.messages.events import Generated
 from suite.messages.subjects import Subjects
 from suite.node.admission import Terms
@@ -276,6 +276,8 @@ async def actor_spec(
         flash_attention=cache.flash_attention,
         prompt_step_tokens=model.settings.prompt_step_tokens,
         max_step_ms=model.settings.max_step_ms,
+        speculates=model.settings.speculation == "auto",
+        draft=_draft(model),
         batch_tokens=model.settings.batch_tokens,
         gpu_layers=model.settings.n_gpu_layers,
         tensor_split=tuple(limits.gpus.values()),
@@ -292,6 +294,17 @@ async def actor_spec(
         measures=settings.measures,
         chat_template=model.settings.chat_template,
         confinement=ConfinementSpec(memory_bytes=limits.ram) if settings.confinement else None,
+    )
+
+
+def _draft(model: Model) -> DraftSpec | None:
+    draft = model.draft
+    if draft is None:
+        return None
+    return DraftSpec(
+        model_path=str(draft.file.path),
+        paths=tuple(map(str, draft.file.parts)),
+        flash_attention=draft.flash_attention,
     )
 
 
