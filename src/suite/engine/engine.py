@@ -338,7 +338,7 @@ class Engine:
             self._share_cores(shares)
             self._decoding_since = self._clock()
             try:
-                drafted = shares if self._speculation is None else self._speculation.drafted(shares)
+                drafted = self._drafted(shares)
                 if self._backend.decode(batch_entries(drafted)):
                     return drafted
                 if drafted is not shares and self._backend.decode(batch_entries(shares)):
@@ -350,6 +350,16 @@ class Engine:
             if not self._conversations.make_room():
                 self._free_cache()
         return ()
+
+    def _drafted(self, shares: Sequence[BatchShare]) -> Sequence[BatchShare]:
+        """The shares with guesses, where there are any: to make them counts as a part of the step."""
+        if self._speculation is None:
+            return shares
+        drafted = self._speculation.drafted(shares)
+        if any(share.drafts for share in drafted):
+            return drafted
+        self._decoding_since = self._clock()  # a draft model may have read a piece of a prompt
+        return shares
 
     def _share_cores(self, shares: Sequence[BatchShare]) -> None:
         """Compute the next batch with as many threads as it is due."""
