@@ -40,6 +40,7 @@ _LOAD: Final = (
     "model_quarantined",
     "not_enough_memory",
     "load_failed",
+    "draft_model_unfit",
     "load_cancelled",
     "model_unloading",
     "actor_crashed",

@@ -300,6 +300,13 @@ class LoadFailed(SuiteError):
     code = "load_failed"
 
 
+class DraftModelUnfit(SuiteError):
+    """The draft model of a model cannot guess its tokens: choose one of the same family, or none."""
+
+    code = "draft_model_unfit"
+    status = 409
+
+
 class LoadCancelled(SuiteError):
     """The load was cancelled by an unload before the model was ready."""
 

@@ -74,6 +74,7 @@ def asked(
     is_forgotten: bool = False,
     reasoning: Reasoning | None = None,
     pictures: Mapping[int, Piece] | None = None,
+    speculates: bool = True,
     clock: Clock | None = None,
     adapters: AdapterSet = NO_ADAPTERS,
 ) -> Asked:
@@ -92,6 +93,7 @@ def asked(
         reasoning=reasoning,
         pictures=pictures or {},
         adapters=adapters,
+        speculates=speculates,
     )
     return Asked(Generation(order, clock or Clock()))
 

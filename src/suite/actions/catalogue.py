@@ -245,6 +245,7 @@ def describe(node: Node, model: Model, used: datetime | None) -> ModelInfo:
         trained_context_tokens=info.context_tokens if info else None,
         n_ctx=model.context_tokens,
         kv_cache=_kv_cache_info(model),
+        draft_model=model.draft.model_id if model.draft else None,
         n_gpu_layers=model.settings.n_gpu_layers,
         n_threads=node.threads(model),
         priority=model.settings.priority,

@@ -136,4 +136,5 @@ def engine_request(
         reasoning=reasoning,
         is_forgotten=request.conversation_id is not None and not is_first,
         adapters=adapters,
+        speculates=request.speculates,
     )

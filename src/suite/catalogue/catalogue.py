@@ -27,6 +27,7 @@ from suite import data_directory
 from suite.catalogue import variants
 from suite.catalogue.digests import DigestCache, just_changed, sha256
 from suite.catalogue.directories import Directories, Listing
+from suite.catalogue.draft import with_drafts
 from suite.catalogue.files import ModelFile
 from suite.catalogue.ids import Ids
 from suite.catalogue.inspection import Inspection, part_paths, unreadable
@@ -39,7 +40,14 @@ from suite.catalogue.watch import identities, ticks
 from suite.config import FollowLinks, ModelSettings
 from suite.domain.footprint import NOTHING, Footprint
 from suite.engine.gguf.signature import Signature
-from suite.errors import ModelFileGone, ModelFileIncomplete, ModelFileInvalid, ModelNotFound, SuiteError
+from suite.errors import (
+    DraftModelUnfit,
+    ModelFileGone,
+    ModelFileIncomplete,
+    ModelFileInvalid,
+    ModelNotFound,
+    SuiteError,
+)
 
 logger = logging.getLogger("suite.catalogue")
 
@@ -383,7 +391,7 @@ class Catalogue:
                 now[id] = msgspec.structs.replace(model, outage=listing.outages[id])
             elif id in listing.files and id not in now and id not in fresh:
                 now[id] = _as_it_is(model, listing.files[id])
-        self._models = dict(sorted((now | fresh).items()))
+        self._models = with_drafts(dict(sorted((now | fresh).items())))
         self._variants = variants.found(self._models, self._settings)
         self._outages, self._missing, self._scanned = listing.outages, listing.missing, True
         self._unread = {outage.path: outage.reason for outage in listing.unreadable}
@@ -394,7 +402,7 @@ class Catalogue:
     def _tell(self, listing: Listing) -> None:
         """Keep what the scan found wrong, and log what is new of it."""
         problems = outage_problems(listing.outages, listing.unreadable)
-        found = (*listing.warnings, *self._name_aliases(), *self._wrong_variants())
+        found = (*listing.warnings, *self._name_aliases(), *self._wrong_variants(), *self._unfit_drafts())
         warnings = tuple(printable(text) for text in found)
         for text in (*problems, *warnings):
             if text not in (*self._unreadable, *self.warnings):
@@ -416,6 +424,10 @@ class Catalogue:
 
     def _wrong_variants(self) -> Iterable[str]:
         return variants.problems(self._variants, self._models, self._settings)
+
+    def _unfit_drafts(self) -> tuple[str, ...]:
+        errors = (model.error for model in self._models.values())
+        return tuple(error.message for error in errors if isinstance(error, DraftModelUnfit))
 
     def _suggestion(self, asked: str) -> str:
         names = {name.casefold(): name for name in (*self._models, *self._variants, *self._aliases)}

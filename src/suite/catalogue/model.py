@@ -16,6 +16,7 @@ from suite.catalogue.projectors import UNPAIRED, Pairing
 from suite.config import ModelSettings
 from suite.domain.footprint import NOTHING, Footprint
 from suite.engine.gguf.adapter import AdapterInfo
+from suite.engine.gguf.estimate import PROCESS_BYTES
 from suite.engine.gguf.file import GgufInfo
 from suite.engine.gguf.placement import place
 from suite.engine.gguf.projector import ProjectorInfo
@@ -45,6 +46,18 @@ _NO_OTHER_VERSION = frozenset(
 other one, also one to come, makes another version."""
 
 
+class Draft(msgspec.Struct, frozen=True, kw_only=True):
+    """A model that is loaded with another one, to guess its next tokens."""
+
+    model_id: str
+    file: ModelFile
+    fingerprint: str
+    info: GgufInfo
+    flash_attention: bool
+    estimate: MemoryEstimate
+    """Of a process of its own, with the KV cache of the other model."""
+
+
 class Model(msgspec.Struct, frozen=True, kw_only=True):
     """A model file under its id. It is immutable: a scan that finds a change replaces it in the catalogue."""
 
@@ -70,6 +83,9 @@ class Model(msgspec.Struct, frozen=True, kw_only=True):
     kv_cache: KvCache | None
     """None when there is an error."""
     estimate: MemoryEstimate | None
+    draft: Draft | None = None
+    """The model that guesses its next tokens; None: none is configured, or there is an error."""
+
     pairing: Pairing = UNPAIRED
     """By which projector it reads pictures, or why it reads none."""
 
@@ -139,7 +155,8 @@ class Model(msgspec.Struct, frozen=True, kw_only=True):
             cache.flash_attention,
         )
         projector = () if self.projector is None else (self.projector.path.name, self.projector.tensor_bytes)
-        loads = (form, settings.batch_tokens, settings.n_gpu_layers, settings.n_threads, *projector)
+        draft = () if self.draft is None else (self.draft.fingerprint,)
+        loads = (form, settings.batch_tokens, settings.n_gpu_layers, settings.n_threads, *projector, *draft)
         return _digest(loads)
 
     @property
@@ -165,7 +182,8 @@ class Model(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def need_bytes(self) -> int:
         """The estimated memory of loading it where RAM is the only memory, in bytes."""
-        return self.estimate.total_bytes if self.estimate else 0
+        draft = self.draft.estimate.total_bytes - PROCESS_BYTES if self.draft else 0
+        return self.estimate.total_bytes + draft if self.estimate else 0
 
     def footprint(self, limits: Footprint) -> Footprint:
         """The estimated memory of loading it on a node with these memories."""
@@ -191,10 +209,19 @@ class Model(msgspec.Struct, frozen=True, kw_only=True):
     def _footprint(self, limits: Footprint, gpu_layers: int) -> Footprint:
         if self.estimate is None or self.info is None or self.kv_cache is None:
             return NOTHING
+        own = self._placed(self.info, self.estimate, self.kv_cache, limits, gpu_layers)
+        if self.draft is None:
+            return own
+        draft = self._placed(self.draft.info, self.draft.estimate, self.kv_cache, limits, gpu_layers)
+        return own + draft - Footprint(PROCESS_BYTES)
+
+    def _placed(
+        self, info: GgufInfo, estimate: MemoryEstimate, cache: KvCache, limits: Footprint, gpu_layers: int
+    ) -> Footprint:
         placed = place(
-            self.info,
-            self.estimate,
-            cache_tokens=self.kv_cache.stream_tokens,
+            info,
+            estimate,
+            cache_tokens=cache.stream_tokens,
             batch_tokens=self.settings.batch_tokens,
             gpu_layers=gpu_layers,
             gpus=limits.gpus,

@@ -36,6 +36,13 @@ def sampling_options(command: Callback) -> Callback:
         default=None,
         help="Decode the whole prompt, also what is in memory: slower, and the same each time.",
     )(command)
+    command = click.option(
+        "--no-speculation",
+        "speculation",
+        flag_value=False,
+        default=None,
+        help="Guess no tokens ahead.",
+    )(command)
     for flag, kind, meaning in reversed(
         (
             ("--system", str, "System prompt."),
@@ -233,6 +240,8 @@ def summary_line(reply: GenerateTextReply) -> str:
         f"{usage.completion_tokens} tokens ({reply.finish_reason})",
         f"prompt {usage.prompt_tokens} tokens, {usage.reused_tokens} reused",
     ]
+    if usage.drafted_tokens:
+        parts.append(f"{usage.accepted_tokens} of {usage.drafted_tokens} guesses right")
     if timings.time_to_first_token_ms is not None:
         parts.append(f"first after {duration(timings.time_to_first_token_ms)}")
     if timings.tokens_per_second is not None:

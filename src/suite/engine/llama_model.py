@@ -41,6 +41,13 @@ _MICRO_BATCH = 512
 _LOGIT_BYTES = 4
 
 
+class DraftSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """The model that guesses the next tokens of another one; all else is as of that."""
+
+    path: str
+    flash_attention: bool = True
+
+
 class ContextSettings(msgspec.Struct, frozen=True, kw_only=True):
     """How a model is loaded."""
 
@@ -65,6 +72,10 @@ class ContextSettings(msgspec.Struct, frozen=True, kw_only=True):
     slots: int
     projector: str | None = None
     """The path of the projector (mmproj) by which it reads pictures; None: it reads none."""
+    speculates: bool = False
+    """Whether the next tokens of answers are guessed where that is faster."""
+    draft: DraftSettings | None = None
+    """The model that guesses them; None: they are looked up in the prompt and the answer so far."""
 
 
 class LlamaModel:
@@ -192,6 +203,11 @@ class LlamaModel:
         except (LoadFailed, OSError) as error:
             self.reads_no_pictures = str(error)
             _log.warning("the model reads no pictures: %s", error)
+
+    @property
+    def threads(self) -> int:
+        """With how many threads it computes now."""
+        return self._threads
 
     def use_threads(self, threads: int) -> None:
         """Compute with this many threads from now on."""

@@ -102,10 +102,18 @@ class Lead(NamedTuple):
 
 
 class BatchShare(NamedTuple):
-    """The number of tokens that one run has in a batch."""
+    """What one run has in a batch."""
 
     run: Run
     tokens: int
+    """How many of its tokens."""
+    drafts: Sequence[int] = ()
+    """Guesses of what follows these: the logits after each are wanted."""
+
+    @property
+    def rows(self) -> int:
+        """How many tokens of the batch are its own."""
+        return self.tokens + len(self.drafts)
 
     @property
     def samples(self) -> bool:
@@ -365,7 +373,8 @@ def step_work(shares: Sequence[BatchShare]) -> StepWork:
     """What a batch consists of, before it is decoded."""
     prompts = [share for share in shares if not share.run.prefilled]
     pieces = [Piece(len(share.run.slot.tokens), share.tokens) for share in prompts if share.run.slot]
-    return StepWork(len(shares) - len(prompts), pieces)
+    drafts = sum(len(share.drafts) for share in shares)
+    return StepWork(len(shares) - len(prompts), pieces, drafts)
 
 
 def batch_entries(shares: Sequence[BatchShare]) -> list[BatchEntry]:
@@ -374,7 +383,8 @@ def batch_entries(shares: Sequence[BatchShare]) -> list[BatchEntry]:
     for share in shares:
         slot = share.run.slot
         assert slot is not None, "only what has a slot is in a batch"
-        tokens = share.run.pending[: share.tokens]
-        entry = BatchEntry(slot.sequence, tokens, len(slot.tokens), share.samples, share.run.is_scored)
+        tokens = [*share.run.pending[: share.tokens], *share.drafts]
+        is_scored = bool(share.drafts) or share.run.is_scored
+        entry = BatchEntry(slot.sequence, tokens, len(slot.tokens), share.samples, is_scored)
         batch.append(entry)
     return batch

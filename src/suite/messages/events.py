@@ -468,6 +468,10 @@ class Generated(Event, frozen=True, kw_only=True):
     """What the model was computed with; left out if it was the model alone."""
     version: int | UnsetType = UNSET
     """Which version of the model answered, by number; left out if it is not known."""
+    drafted_tokens: int | UnsetType = UNSET
+    """Tokens that were guessed, and checked together with those before them; left out if none were."""
+    accepted_tokens: int | UnsetType = UNSET
+    """How many of these guesses were right; left out if there were none."""
 
     @property
     def ids(self) -> tuple[str, ...]:  # noqa: D102 - as the base says

@@ -19,7 +19,7 @@ from suite.errors import InvalidRequest, ModelFileInvalid, ReadModelBehind, Suit
 from suite.identity import Clock, NewId, Now
 from suite.log import Log
 from suite.messages.actions.base import KeepAlive
-from suite.messages.actor import ActorSpec, ConfinementSpec, ModelFiles, NatsAccess, SnapshotSpec
+from suite.messages.actor import ActorSpec, ConfinementSpec, DraftSpec, ModelFiles, NatsAccess, SnapshotSpec
 from suite.messages.events import Generated
 from suite.messages.subjects import Subjects
 from suite.node.adapters import adapters_of
@@ -294,6 +294,8 @@ async def actor_spec(
         flash_attention=cache.flash_attention,
         prompt_step_tokens=model.settings.prompt_step_tokens,
         max_step_ms=model.settings.max_step_ms,
+        speculates=model.settings.speculation == "auto",
+        draft=_draft(model),
         batch_tokens=model.settings.batch_tokens,
         gpu_layers=model.settings.n_gpu_layers,
         tensor_split=tuple(limits.gpus.values()),
@@ -312,6 +314,17 @@ async def actor_spec(
         projector=None if model.projector is None else str(model.projector.path),
         confinement=ConfinementSpec(memory_bytes=limits.ram) if settings.confinement else None,
         adapters=str(adapters_of(settings, model.model_id)),
+    )
+
+
+def _draft(model: Model) -> DraftSpec | None:
+    draft = model.draft
+    if draft is None:
+        return None
+    return DraftSpec(
+        model_path=str(draft.file.path),
+        paths=tuple(map(str, draft.file.parts)),
+        flash_attention=draft.flash_attention,
     )
 
 

@@ -135,6 +135,10 @@ class GenerateTextRequest(Request, frozen=True, kw_only=True):
     """False: the whole prompt is decoded, also where its tokens are in memory. Tokens in memory were decoded
     in batches of another shape, which changes what follows a little, and so sometimes the text. Others may
     still reuse what is decoded here."""
+    speculation: bool | None = None
+    """Whether the next tokens may be guessed and checked together, where that is faster. The text is what the
+    model says either way, and differs a little where the shape of batches does. Null: if ``reuse`` is true.
+    """
     priority: Annotated[int, Meta(ge=-100, le=100)] = 0
     """Generations that wait for memory or for a slot start in the order of priority: each step counts as ten
     seconds of waiting."""
@@ -159,6 +163,11 @@ class GenerateTextRequest(Request, frozen=True, kw_only=True):
         return self.logprobs
 
     @property
+    def speculates(self) -> bool:
+        """Whether the next tokens may be guessed: that changes the shape of batches, as reused tokens do."""
+        return self.reuse if self.speculation is None else self.speculation
+
+    @property
     def continues_answer(self) -> bool:
         """Whether the last message is the beginning of the answer."""
         if self.continue_final_message is not None or not self.messages:
@@ -176,6 +185,10 @@ class Usage(msgspec.Struct, frozen=True, kw_only=True):
     """Those of all answers, reasoning included."""
     reasoning_tokens: int = 0
     """How many of the completion tokens are reasoning, its markers included."""
+    drafted_tokens: int = 0
+    """Tokens that were guessed, and checked together with those before them."""
+    accepted_tokens: int = 0
+    """How many of these guesses were right: for so many completion tokens no step was needed."""
 
 
 class Timings(msgspec.Struct, frozen=True, kw_only=True):

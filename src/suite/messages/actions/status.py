@@ -181,6 +181,8 @@ class ModelInfo(msgspec.Struct, frozen=True, kw_only=True):
     """The context that it is loaded with, in tokens."""
     kv_cache: KvCacheInfo | None = None
     """The KV cache that it is loaded with; null for a model that has none or cannot be loaded."""
+    draft_model: str | None = None
+    """The model that guesses its next tokens and is loaded with it; null if there is none."""
     n_gpu_layers: int
     n_threads: int
     """The most threads that it computes with: those that are configured, or one for each core."""
