@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import msgspec
 import pytest
@@ -221,7 +222,7 @@ GPU_EXCESS = msgspec.structs.replace(
     scarcest="gpu0",
 )
 
-BENCHMARK = {"benchmark_id": "b", "model_id": "tiny"}
+BENCHMARK: dict[str, Any] = {"benchmark_id": "b", "model_id": "tiny"}
 TABLE: tuple[tuple[Event, tuple[str, ...]], ...] = (
     (
         started(ON_GPU, "big"),
