@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from math import prod
 from pathlib import Path
 
 import pytest
@@ -21,7 +22,7 @@ Q = "blk.1.attn_q.weight"
 def pair(
     name: str = Q, first: tuple[int, ...] = (32, 4), second: tuple[int, ...] = (4, 32)
 ) -> tuple[Tensor, Tensor]:
-    return Tensor(f"{name}.lora_a", first), Tensor(f"{name}.lora_b", second, offset=512)
+    return Tensor(f"{name}.lora_a", first), Tensor(f"{name}.lora_b", second, offset=4 * prod(first))
 
 
 def described(path: Path) -> AdapterInfo:

@@ -12,6 +12,7 @@ from support.fleet import Fleet, fleet
 from support.models import tiny_model
 
 
+@pytest.mark.timeout(180)
 async def test_a_model_that_only_one_node_has_is_served_whoever_takes_the_request(tmp_path: Path) -> None:
     models = {name: tmp_path / f"models-{name}" for name in ("box1", "box2", "box3")}
     for name, directory in models.items():

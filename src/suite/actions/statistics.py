@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from functools import partial
+
+import anyio.to_thread
 from msgspec.structs import replace
 
 from suite.bus.service import Call, action
@@ -93,7 +96,8 @@ async def _quality(node: Node, request: GetModelQualityRequest, name: str) -> Mo
         evaluations = await quality.evaluations_of(db, name, since, until)
     async with node.projections.history.reading(request.min_seq, own_seq=node.last_seq) as db:
         lives = await quality.lives_of(db, name, evaluations.content_since)
-    return quality.quality(name, evaluations, lives, since=since, until=until, most=request.limit)
+    told = partial(quality.quality, name, evaluations, lives, since=since, until=until, most=request.limit)
+    return await anyio.to_thread.run_sync(told)  # of many loads it would block the event loop
 
 
 def _canonical(node: Node, model_id: str | None) -> str | None:

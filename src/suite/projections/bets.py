@@ -129,7 +129,7 @@ async def bet_statistics(
 
     Raises InvalidRequest for an invalid time, and for a window that does not end after it begins.
     """
-    window = Window.of(request, now).clipped(await _begin(db))
+    window = Window.of(request, await _begin(db), now)
     where = "made_at >= ? AND made_at < ?"
     values: list[object] = [to_sql(time_of(window.begin)), to_sql(time_of(window.end))]
     if request.model_id is not None:

@@ -280,7 +280,7 @@ async def request_statistics(
 
     Raises InvalidRequest for an invalid time, and for a window that does not end after it begins.
     """
-    window = Window.of(request, now).clipped(await _begin(db))
+    window = Window.of(request, await _begin(db), now)
     if request.model_id is None and window.step >= HOUR:
         found = await _by_hours(db, window)
     else:

@@ -185,6 +185,7 @@ class GetResidencyTimelineReply(Reply, frozen=True, kw_only=True):
     """The models that were in memory in a window of time, by id and node."""
 
     since: str
+    """It begins no earlier than the first stay of all."""
     until: str
     resolution_seconds: float
     lanes: tuple[Lane, ...]

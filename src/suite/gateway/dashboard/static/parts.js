@@ -31,3 +31,15 @@ export function failed(error) {
   return h("div.notice.bad", {role: "alert"}, `${error.message}${error.code ? ` (${error.code})` : ""}`);
 }
 
+
+/**
+ * A long list as a table that scrolls by itself: the names of its columns over its rows.
+ * @param {string} label
+ * @param {any[]} names of the columns, or what stands there
+ * @param {import("./virtual.js").Rows<any>} rows
+ */
+export function tableOf(label, names, rows) {
+  const head = h("div.row.columns", {role: "row"}, names.map((name) => h("div", {role: "columnheader"}, name)));
+  const scroller = h("div.scroller", {onscroll: () => rows.later()}, rows.element);
+  return h("div", {role: "table", "aria-label": label}, h("div", {role: "rowgroup"}, head), scroller);
+}
