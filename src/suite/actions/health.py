@@ -86,6 +86,7 @@ def health(node: Node) -> HealthCheckReply:
         models_loaded=node.models_loaded,
         models_tracked=len(node.catalogue.models),
         confinement=node.supervisor.confinement.found,
+        cores=node.supervisor.cores.processors.cores.value,
     )
     return HealthCheckReply(
         status=own.status,

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
         MemoryInfo,
         ModelInfo,
         QuarantineInfo,
+        VariantInfo,
     )
 
 
@@ -202,6 +203,7 @@ def _show_one(model: ModelInfo) -> None:
 
     lines = [
         ("state", _state(model)),
+        ("stands for", _stands_for(model.variant) if model.variant is not None else ""),
         ("waiting", _waits(model) if model.place is not None else ""),
         ("quarantined", _pause(model.quarantine) if model.quarantine is not None else ""),
         ("pinned", _pinned(model)),
@@ -212,6 +214,7 @@ def _show_one(model: ModelInfo) -> None:
         ("quantization", model.quantization or ""),
         ("context", _context(model)),
         *([("KV cache", _kv_cache(model.kv_cache, model.n_ctx))] if model.kv_cache else []),
+        ("draft model", model.draft_model or ""),
         ("chat template", "yes" if model.has_chat_template else "no"),
         ("capabilities", ", ".join(model.capabilities)),
         ("aliases", ", ".join(model.aliases)),
@@ -248,6 +251,18 @@ def _context(model: ModelInfo) -> str:
     if model.trained_context_tokens is None:
         return ""
     return f"{model.n_ctx} tokens of {model.trained_context_tokens} trained"
+
+
+def _stands_for(variant: VariantInfo) -> str:
+    """What a model with adapters consists of, and what is known of an adapter's file."""
+    scaled = (each.id if each.scale == 1 else f"{each.id} x {each.scale:g}" for each in variant.adapters)
+    parts = [
+        f"{variant.base} with {' and '.join(scaled)}" if variant.base else "an adapter",
+        f"rank {variant.rank}" if variant.rank else "",
+        f"trained on {variant.trained_on}" if variant.trained_on else "",
+        f"fits {' and '.join(variant.fits)}" if variant.fits and not variant.base else "",
+    ]
+    return ", ".join(filter(None, parts))
 
 
 def _pinned(model: ModelInfo) -> str:

@@ -97,6 +97,8 @@ class OfferedModel(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     aliases: tuple[str, ...] = ()
     settings: str = ""
     """A short digest of the settings that change how it loads."""
+    adapters: tuple[str, ...] = ()
+    """The adapters that it can be computed with, and the names that stand for it with adapters."""
 
 
 class GetPresence(msgspec.Struct, frozen=True, kw_only=True):

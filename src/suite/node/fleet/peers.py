@@ -40,6 +40,8 @@ class Peers:
         self._lost: dict[str, float] = {}
         self._catalogues: dict[str, Mapping[str, Offered]] = {}
         self._aliases: dict[str, Mapping[str, str]] = {}
+        self._standing: dict[str, Mapping[str, str]] = {}
+        """The names that say adapters too, with the id of the model that each stands for."""
         self._conversations = Conversations()
         self._own_conversations: OrderedDict[int, None] = OrderedDict()
         self.strangers: dict[str, Introduction] = {}
@@ -128,9 +130,10 @@ class Peers:
         self._aliases[catalogue] = {
             alias: id for id, each in models.items() for alias in each.aliases if alias not in models
         }
+        self._standing[catalogue] = _standing(models)
         used = {each.catalogue for each in self._states.values()} | {catalogue}
         for unused in self._catalogues.keys() - used:
-            del self._catalogues[unused], self._aliases[unused]
+            del self._catalogues[unused], self._aliases[unused], self._standing[unused]
         for state in self._states.values():
             if state.catalogue == catalogue:
                 self._nodes.put(self._view(state))
@@ -140,6 +143,11 @@ class Peers:
         if self._nodes.knows(id_or_alias):
             return id_or_alias
         found = (aliases.get(id_or_alias) for aliases in self._aliases.values())
+        return next((id for id in found if id is not None), self.stands_for(id_or_alias))
+
+    def stands_for(self, name: str) -> str | None:
+        """The id of the model that a name stands for with adapters, by what nodes have; None: none does."""
+        found = (names.get(name) for names in self._standing.values())
         return next((id for id in found if id is not None), None)
 
     def note_conversation(self, conversation: int, node: str) -> None:
@@ -253,7 +261,21 @@ def footprint_of(memory: Mapping[str, int]) -> Footprint:
 
 def offered_of(told: OfferedModel) -> Offered:
     """A model that a node could load, as it is decided about."""
-    return Offered(sha256=told.sha256, footprint=footprint_of(told.memory), settings=told.settings)
+    return Offered(
+        sha256=told.sha256,
+        footprint=footprint_of(told.memory),
+        settings=told.settings,
+        adapters=frozenset(told.adapters),
+    )
+
+
+def _standing(models: Mapping[str, OfferedModel]) -> dict[str, str]:
+    """The names that stand for one of these models with adapters; not those of adapters for several."""
+    bases: dict[str, list[str]] = {}
+    for id, model in models.items():
+        for name in model.adapters:
+            bases.setdefault(name, []).append(id)
+    return {name: found[0] for name, found in bases.items() if len(found) == 1}
 
 
 def conversation_hash(model_id: str, conversation_id: str) -> int:
