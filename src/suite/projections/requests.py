@@ -363,7 +363,8 @@ async def request_statistics(
     """
     window = Window.of(request, await _begin(db), now)
     found = await _steps(db, window, request.model_id)
-    models = [] if request.model_id is not None else await _busiest(db, window, request.limit)
+    are_models_told = request.model_id is None and request.limit > 0
+    models = await _busiest(db, window, request.limit) if are_models_told else []
     kept = as_many_as_fit(models)
     return GetRequestStatisticsReply(
         since=rfc3339(time_of(window.begin)),
