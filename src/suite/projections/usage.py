@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from datetime import datetime
-from typing import Any, ClassVar, TypeAlias
+from typing import Any, ClassVar, NamedTuple, TypeAlias
 
 import aiosqlite
 
@@ -60,10 +60,12 @@ class UsageProjection(Projection):
             first_bin INTEGER,
             total_us INTEGER,
             total_bin INTEGER,
-            expires INTEGER
+            expires INTEGER,
+            version INTEGER
         );
         CREATE INDEX usage_by_time ON usage (at, model_id);
         CREATE INDEX usage_by_model ON usage (model_id, at);
+        CREATE INDEX usage_by_version ON usage (model_id, version, at);
         CREATE INDEX usage_by_conversation ON usage (conversation_id) WHERE conversation_id IS NOT NULL;
         CREATE INDEX usage_by_expiry ON usage (expires) WHERE expires IS NOT NULL;
     """
@@ -156,6 +158,26 @@ async def last_used(
     return {model_id: from_sql(at) for model_id, at in rows if at is not None}
 
 
+class VersionUse(NamedTuple):
+    """How often a version of a model was used, and when last."""
+
+    uses: int
+    last: datetime
+
+
+async def uses_by_version(
+    db: aiosqlite.Connection, model_id: str | None
+) -> dict[tuple[str, int | None], VersionUse]:
+    """The uses of each version of a model, or of all models; None stands for a version that is not known."""
+    condition, values = ("", ()) if model_id is None else ("WHERE model_id = ? ", (model_id,))
+    rows = await db.execute_fetchall(
+        "SELECT model_id, version, count(*), max(at) FROM usage INDEXED BY usage_by_version "
+        f"{condition}GROUP BY model_id, version",
+        values,
+    )
+    return {(model, version): VersionUse(count, from_sql(at)) for model, version, count, at in rows}
+
+
 def _row(recorded: Recorded) -> Row | None:
     figures: Row
     took = requests.Times()
@@ -187,6 +209,7 @@ def _row(recorded: Recorded) -> Row | None:
         *_with_bin(took.first_us),
         *_with_bin(took.total_us),
         None if recorded.expires is None else int(recorded.expires.timestamp()),
+        fact.version or None,  # what is unset is false too
     )
 
 

@@ -20,9 +20,10 @@ export function badge(kind, text) {
   return h("span.badge", {class: kind}, text);
 }
 
-/** What is said where there is nothing yet: what it is, and how there comes to be some. @param {string} title @param {any} text */
-export function empty(title, text) {
-  return h("div.empty", {}, h("strong", {}, title), text);
+/** What is said where there is nothing yet: what it is, and how there comes to be some. @param {string} title @param {any} text
+ * @param {"" | "brief"} [size] */
+export function empty(title, text, size = "") {
+  return h("div.empty", {class: size}, h("strong", {}, title), text);
 }
 
 /** A message about a failed look-up, in place of what was looked up. @param {any} error */

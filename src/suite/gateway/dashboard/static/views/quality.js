@@ -8,6 +8,7 @@ import {busy, rangeOf, rangePicker, refreshing} from "../times.js";
 import {Rows} from "../virtual.js";
 
 const MOST = 6;
+/** @type {[string, string, ((value: number) => string)?][]} */
 const SCORES = [
   ["Accuracy", "accuracy", undefined],
   ["F1 score", "f1_score", undefined],
