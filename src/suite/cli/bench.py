@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
-from typing import TYPE_CHECKING, Any, BinaryIO
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -30,14 +31,16 @@ def _numbers(_: click.Context, __: click.Parameter, value: str) -> tuple[int, ..
         raise click.BadParameter(f"{value!r} is no list of numbers such as 1,4,8") from None
 
 
-def _text(_: click.Context, __: click.Parameter, value: BinaryIO | None) -> str | None:
+def _read(path: Path | None) -> str | None:
     """Read a file of questions. Raises BadParameter."""
-    if value is None:
+    if path is None:
         return None
     try:
-        return value.read().decode()
+        return path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise click.BadParameter(f"{path} cannot be read: {error.strerror}", param_hint="'--set'") from None
     except UnicodeDecodeError as error:
-        raise click.BadParameter(f"{value.name} is not UTF-8 text: {error.reason}") from None
+        raise click.BadParameter(f"{path} is not UTF-8 text: {error.reason}", param_hint="'--set'") from None
 
 
 @click.command()
@@ -45,8 +48,7 @@ def _text(_: click.Context, __: click.Parameter, value: BinaryIO | None) -> str 
 @click.option(
     "--set",
     "questions",
-    type=click.File("rb"),
-    callback=_text,
+    type=click.Path(path_type=Path),
     metavar="FILE",
     help="Questions, a JSON object a line; see below.  [default: only the speed is measured]",
 )
@@ -80,7 +82,7 @@ def _text(_: click.Context, __: click.Parameter, value: BinaryIO | None) -> str 
 def bench(
     target: Target,
     model: str,
-    questions: str | None,
+    questions: Path | None,
     judge: str | None,
     streams: tuple[int, ...],
     rounds: int,
@@ -109,13 +111,14 @@ def bench(
     from suite.identity import new_id
 
     chosen = benchmark_id or new_id()
+    set_jsonl = _read(questions)
 
     async def work(client: Client, model_id: str) -> RunBenchmarkReply:
         judges = await known_ids(client, [] if judge is None else [judge])
         with _shown(model_id, target.as_json) as on_progress:
             return await client.run_benchmark(
                 model_id,
-                set_jsonl=questions,
+                set_jsonl=set_jsonl,
                 judge=next(iter(judges), None),
                 streams=streams,
                 rounds=rounds,
