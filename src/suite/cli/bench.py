@@ -166,22 +166,26 @@ def _shown(model_id: str, as_json: bool) -> Iterator[Any]:
 
 
 def _show(reply: RunBenchmarkReply) -> None:
+    from suite.cli.output import folded, note
+
     for each in reply.broken_lines:
-        click.echo(f"line {each.line} of the set is left out: {each.problem}", err=True)
+        note(f"line {each.line} of the set is left out: {each.problem}")
     if reply.result is None:
-        click.echo(f"the benchmark {reply.benchmark_id} of {reply.model_id} is a job of {reply.runs_on}")
+        folded(
+            f"the benchmark {reply.benchmark_id} of {reply.model_id} is a job of {reply.runs_on}", indent=2
+        )
         return
     _show_result(reply.model_id, reply.runs_on, reply.result)
-    click.echo(f"evaluation {reply.evaluation_id} (event {reply.seq})")
+    folded(f"evaluation {reply.evaluation_id} (event {reply.seq})", indent=2)
 
 
 def _show_result(model_id: str, node: str, result: BenchmarkResult) -> None:
-    from suite.cli.output import duration, table
+    from suite.cli.output import duration, folded, table
     from suite.units import size
 
     if result.load is not None:
         loaded = f"loaded in {duration(result.load.load_ms)}, {size(result.load.resident_bytes)}"
-        click.echo(f"{model_id} on {node}: {loaded}")
+        folded(f"{model_id} on {node}: {loaded}", indent=2)
     if result.speed:
         table(
             ["streams>", "first token ms>", "prompt tokens/s>", "tokens/s each>", "tokens/s all>"],
@@ -189,7 +193,7 @@ def _show_result(model_id: str, node: str, result: BenchmarkResult) -> None:
             title=f"prompts of {result.prompt_tokens} tokens, answers of up to {result.answer_tokens}",
         )
     if result.quality is not None:
-        click.echo(_quality_line(result.quality))
+        folded(_quality_line(result.quality), indent=2)
 
 
 def _speed_row(speed: Speed) -> tuple[str, ...]:
@@ -221,16 +225,17 @@ def percent(value: Share | None) -> str:
 
 
 def _quality_line(quality: Quality) -> str:
-    judged = quality.passed + quality.failed
-    parts = [f"{quality.passed} of {judged} answers pass"]
+    from suite.explanation.words import counted
+
+    parts = [f"{quality.passed} of {counted(quality.passed + quality.failed, 'answer')} passed"]
     if quality.accuracy is not None:
         parts.append(percent(quality.accuracy))
     if quality.unclear:
-        parts.append(f"{quality.unclear} more that the judge did not judge")
+        parts.append(f"the judge was unclear about {quality.unclear} more")
     if quality.refused:
-        parts.append(f"{quality.refused} questions refused")
+        parts.append(f"{counted(quality.refused, 'question')} refused")
     if quality.broken_lines:
-        parts.append(f"{quality.broken_lines} broken lines")
+        parts.append(counted(quality.broken_lines, "broken line"))
     return ", ".join(parts)
 
 
