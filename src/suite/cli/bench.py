@@ -166,10 +166,10 @@ def _shown(model_id: str, as_json: bool) -> Iterator[Any]:
 
 
 def _show(reply: RunBenchmarkReply) -> None:
-    from suite.cli.output import folded, note
+    from suite.cli.output import folded, printable
 
     for each in reply.broken_lines:
-        note(f"line {each.line} of the set is left out: {each.problem}")
+        click.echo(printable(f"line {each.line} of the set is left out: {each.problem}"), err=True)
     if reply.result is None:
         folded(
             f"the benchmark {reply.benchmark_id} of {reply.model_id} is a job of {reply.runs_on}", indent=2
