@@ -6,14 +6,18 @@ BIN := $(VENV)/bin
 MODEL := .models/SmolLM2-135M-Instruct.Q4_1.gguf
 TEST_MODEL := .models/gemma-3-270m-it-Q4_K_M.gguf
 NODE_MODULES := examples/node_modules/.installed
+BROWSER_MODULES := tests/browser/node_modules/.installed
 SHARED_BY_BENCHMARKS := answers.py dialogue.py harness.py models.py peers.py plot.py prompts.py resources.py \
 	service.py waiting.py workload.py
 BENCHMARKS := $(filter-out $(addprefix benchmarks/,$(SHARED_BY_BENCHMARKS)),$(wildcard benchmarks/*.py))
 ROUTER := .router
 
-# llama.cpp is compiled once: pip keeps the wheel in its cache. The vision library is not needed. AMX is left out:
-# gcc 12 makes of llama.cpp's AMX code what ends in "Illegal instruction" (github.com/ggml-org/llama.cpp/pull/26954).
-export CMAKE_ARGS ?= -DLLAVA_BUILD=OFF -DCMAKE_CXX_FLAGS=-U__AMX_INT8__
+# AMX is left out: gcc 12 makes of llama.cpp's AMX code what ends in "Illegal instruction"
+# (github.com/ggml-org/llama.cpp/pull/26954).
+export CMAKE_ARGS ?= -DCMAKE_CXX_FLAGS=-U__AMX_INT8__
+
+# llama.cpp is compiled once for each CMAKE_ARGS. pip's own cache would give a wheel of any, so there is one here.
+WHEELS ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/model-manager-suite/wheels/$(firstword $(shell echo '$(CMAKE_ARGS)' | cksum))
 
 # How llama.cpp's own tools are compiled: nothing is fetched meanwhile.
 ROUTER_CMAKE_ARGS ?= -DCMAKE_CXX_FLAGS=-U__AMX_INT8__ -DLLAMA_BUILD_TESTS=OFF -DLLAMA_BUILD_EXAMPLES=OFF \
@@ -24,13 +28,13 @@ LLAMA_CPP_BUILD_JOBS ?= 2
 # Which faults, how often and by which chance: FAULTS="--rounds 20 --each 2 --seed 7", as tests/support/durability says.
 FAULTS ?=
 
-.PHONY: demo test fuzz faults check docs bench bench-peers bench-router schemas format lock clean
+.PHONY: chromium demo test fuzz faults check docs bench bench-peers bench-router schemas format lock clean
 
 demo: $(VENV)/.installed $(MODEL)
 	@$(BIN)/suite demo --model $(MODEL)
 
 # The durations show what makes the suite slow.
-test: $(VENV)/.dev-installed $(MODEL) $(TEST_MODEL) $(NODE_MODULES)
+test: $(VENV)/.dev-installed $(MODEL) $(TEST_MODEL) $(NODE_MODULES) $(BROWSER_MODULES) chromium
 	$(BIN)/pytest --numprocesses 2 --dist loadfile --max-worker-restart 0 --durations 40
 
 # All that takes input from others, with inputs at random: half an hour and more. TARGET=actions, SEED=7 and COUNT=5000
@@ -60,7 +64,7 @@ bench: bench-peers
 	@for benchmark in $(BENCHMARKS); do $(BIN)/python $$benchmark --quick || exit 1; done
 
 # What each benchmark needs: the models, and the servers that some compare with. None of these is compiled.
-bench-peers: $(VENV)/.bench-installed $(MODEL) $(TEST_MODEL)
+bench-peers: $(VENV)/.bench-installed $(MODEL) $(TEST_MODEL) $(BROWSER_MODULES) chromium
 
 # llama.cpp's router, which together.py compares with where it is there; nothing else needs it.
 bench-router: $(ROUTER)/.installed
@@ -79,7 +83,12 @@ lock: $(VENV)/.bench-installed
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	@echo "Installing; llama.cpp is compiled the first time, which takes about 6 minutes on 2 cores."
+	@echo "Installing; llama.cpp is compiled the first time, which takes about 8 minutes on 2 cores."
+	mkdir -p "$(WHEELS)"
+	$(BIN)/pip wheel --quiet --no-cache-dir --no-deps --constraint constraints.txt \
+		--find-links "$(WHEELS)" --wheel-dir "$(WHEELS)" llama-cpp-python
+	$(BIN)/pip install --quiet --no-deps --force-reinstall --no-index --constraint constraints.txt \
+		--find-links "$(WHEELS)" llama-cpp-python
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[serve]"
 	touch $@
 
@@ -108,5 +117,15 @@ $(NODE_MODULES): examples/package.json examples/.npmrc | $(VENV)/.dev-installed
 	@$$(command -v npm || echo $(BIN)/npm) install --prefix examples > /dev/null && touch $@ \
 		|| echo "npm cannot fetch the packages of the JavaScript examples: their tests fail." >&2
 
+$(BROWSER_MODULES): tests/browser/package.json tests/browser/.npmrc | $(VENV)/.dev-installed
+	@$$(command -v npm || echo $(BIN)/npm) install --prefix tests/browser > /dev/null && touch $@ \
+		|| echo "npm cannot fetch what drives the browser: the tests of the dashboard fail." >&2
+
+# The browser that the tests of the dashboard drive, of Debian where there is none.
+chromium:
+	@which chromium chromium-browser google-chrome | grep -q . \
+		|| (apt-get update && apt-get install --yes --no-install-recommends chromium) > /dev/null \
+		|| echo "Chromium cannot be installed: the tests of the dashboard fail." >&2
+
 clean:
-	rm -rf $(VENV) $(ROUTER) build .models examples/node_modules .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) $(ROUTER) build .models examples/node_modules tests/browser/node_modules .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache

@@ -7,12 +7,16 @@ that what else the machine does hits both; the median of the turns counts.
 from __future__ import annotations
 
 import argparse
+import compileall
 import json
 import statistics
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Literal, NamedTuple, TypeVar
 
 import anyio
+
+import suite
 
 F = TypeVar("F")
 Measure = Callable[[], Awaitable[float]]
@@ -38,7 +42,9 @@ class Choice(NamedTuple):
 
 def quick(description: str | None) -> bool:
     """Whether ``--quick`` was given: fewer and shorter turns, under 45 s in all."""
-    return bool(_parser(description).parse_args().quick)
+    given = _parser(description).parse_args()
+    _compile()
+    return bool(given.quick)
 
 
 def choice(description: str | None, *, parts: Iterable[str], models: Iterable[str]) -> Choice:
@@ -51,6 +57,7 @@ def choice(description: str | None, *, parts: Iterable[str], models: Iterable[st
     given = parser.parse_args()
     if unknown := set(given.part) - set(all_parts):
         parser.error(f"there is no part {', '.join(sorted(unknown))}: choose from {', '.join(all_parts)}")
+    _compile()
     return Choice(given.quick, given.part or all_parts, given.model or all_models, given.turns)
 
 
@@ -60,6 +67,14 @@ def _parser(description: str | None) -> argparse.ArgumentParser:
     )
     parser.add_argument("--quick", action="store_true", help="fewer and shorter turns, under 45 s")
     return parser
+
+
+def _compile() -> None:
+    """Compile our source, as pip does when it installs a package.
+
+    Where Python may not write bytecode (PYTHONDONTWRITEBYTECODE), each process would compile what it imports.
+    """
+    compileall.compile_dir(Path(suite.__file__).parent, quiet=2)
 
 
 async def in_turns(

@@ -7,7 +7,8 @@ which takes its part of the processor. The reference is the same service with `t
 
 - `streams`: 1 and 8 clients at once, each with a prompt of its own: tokens a second of all.
 - `one_token`: a request for one token of a prompt that is in memory, in milliseconds.
-- `requests`: `health_check`, the smallest of all: milliseconds of one, and how many a second with 64 at once.
+- `requests`: `health_check`, the smallest of all, of a caller with a trace (without one it is not traced):
+  milliseconds of one, and how many a second with 64 at once.
 - `cpu`: the processor time that the service's processes take for a streamed answer, in milliseconds, which
   does not depend on what else the machine does.
 
@@ -35,6 +36,7 @@ from harness import Better, Choice, choice, in_rotation, report
 from models import MODEL_IDS
 from prompts import openings
 from service import running_service
+from suite import telemetry
 from suite.client import Client
 
 OFF: Final = "off"
@@ -44,6 +46,7 @@ TOKENS, QUICK_TOKENS = 96, 16
 REQUESTS, QUICK_REQUESTS = 60, 10
 CHECKS, QUICK_CHECKS = 2000, 200
 AT_ONCE: Final = 64
+CALLER: Final = {"traceparent": "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"}
 CPU_TOKENS: Final = 32
 EXPORT_SECONDS: Final = 6.0
 """The last spans are exported by then."""
@@ -117,10 +120,11 @@ def _cpu_seconds(service: psutil.Process) -> float:
 
 async def check_ms(client: Client, checks: int, _: int) -> float:
     took = []
-    for _ in range(checks // 4):
-        began = time.perf_counter()
-        await client.health_check()
-        took.append((time.perf_counter() - began) * 1000)
+    with telemetry.continuing(CALLER):
+        for _ in range(checks // 4):
+            began = time.perf_counter()
+            await client.health_check()
+            took.append((time.perf_counter() - began) * 1000)
     return statistics.median(took)
 
 
@@ -130,9 +134,10 @@ async def checks_per_second(client: Client, checks: int, _: int) -> float:
             await client.health_check()
 
     began = time.perf_counter()
-    async with anyio.create_task_group() as tasks:
-        for _ in range(AT_ONCE):
-            tasks.start_soon(ask)
+    with telemetry.continuing(CALLER):
+        async with anyio.create_task_group() as tasks:
+            for _ in range(AT_ONCE):
+                tasks.start_soon(ask)
     return checks // AT_ONCE * AT_ONCE / (time.perf_counter() - began)
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import anyio
 import pytest
 
-from suite.actors.rights import rights
+from suite.actors.rights import make_directories, rights
 from suite.confinement import gpus, landlock, seccomp
 from suite.confinement.confinement import offered
 from suite.messages.actions.status import Confinement
@@ -182,6 +182,7 @@ def test_it_connects_to_the_collector_of_traces_where_there_is_one(model: Path) 
     assert {4222, 443, 3128, 4317, 4318} == {*given.ports}
     assert given.resolves_names
     assert given.write == (model.parent / "spans",)
+    make_directories(traced)
     assert given.write[0].is_dir()
     assert given.limits is not None
     assert given.limits.file_bytes == 1 << 30
@@ -201,10 +202,9 @@ def test_folders_that_others_may_open_are_closed_before_it_cannot_do_that(model:
     of_content.chmod(0o755)
     kept = {"memory_bytes": 1, "disk_bytes": 1, "max_conversations": 1, "max_age_seconds": 1}
     access = NatsAccess(url="nats://127.0.0.1:4222")
-    given = rights(
-        spec(model, nats=access, snapshots={"directory": str(root), **kept}), memory_bytes=GIB, environ={}
-    )
-    assert given.write == (root,)
+    snapshotting = spec(model, nats=access, snapshots={"directory": str(root), **kept})
+    make_directories(snapshotting)
+    assert rights(snapshotting, memory_bytes=GIB, environ={}).write == (root,)
     assert of_content.stat().st_mode & 0o777 == 0o700
 
 

@@ -16,8 +16,8 @@ BACKLOG: Final = 1024
 
 
 @contextmanager
-def listening(host: str, port: int) -> Iterator[socket.socket]:
-    """Listen on an address, port 0 for a free one, until the block ends.
+def listening(host: str, port: int, *, purpose: str = "HTTP") -> Iterator[socket.socket]:
+    """Listen on an address, port 0 for a free one, until the block ends. `purpose` stands in the error.
 
     Raises PortTaken, or InvalidConfiguration for an address that this machine does not have.
     """
@@ -30,7 +30,8 @@ def listening(host: str, port: int) -> Iterator[socket.socket]:
         except OSError as error:
             if error.errno in (errno.EADDRINUSE, errno.EACCES):
                 raise PortTaken(
-                    f"port {port} of {host} is not free for HTTP ({os.strerror(error.errno)}): choose another"
+                    f"port {port} of {host} is not free for {purpose} ({os.strerror(error.errno)}): "
+                    "choose another"
                 ) from None
             raise InvalidConfiguration(
                 f"{host} is no address of this machine ({error}): choose another"

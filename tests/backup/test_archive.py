@@ -56,6 +56,13 @@ async def test_two_of_one_name_do_not_share_a_file(tmp_path: Path) -> None:
     assert path.stat().st_mode & 0o077 == 0
 
 
+async def test_a_place_that_is_none_is_named_as_it_was_given(tmp_path: Path) -> None:
+    path = tmp_path / "nowhere" / "log.backup"
+    with pytest.raises(FileNotFoundError) as refused:
+        await written(path)
+    assert refused.value.filename == str(path)
+
+
 @pytest.fixture
 def no_links(monkeypatch: pytest.MonkeyPatch) -> None:
     """A file system without hard links, such as exFAT."""

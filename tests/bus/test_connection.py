@@ -328,7 +328,9 @@ async def test_a_connection_that_is_given_up_fails_those_who_wait_already(tmp_pa
             await connection.give_up()
 
 
-async def test_a_stream_from_what_may_not_be_asked_is_denied(tmp_path: Path) -> None:
+async def test_a_stream_from_what_may_not_be_asked_is_denied_and_told_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     async with (
         running_nats(tmp_path) as (server, _),
         Connection.open(server.client, name="test") as connection,
@@ -336,6 +338,7 @@ async def test_a_stream_from_what_may_not_be_asked_is_denied(tmp_path: Path) -> 
     ):
         with pytest.raises(AccessDenied, match="may not send"):
             await anext(answers)
+    assert "violation" not in caplog.text, "who asked has the error"
 
 
 async def test_wrong_credentials_are_refused_and_never_shown(
@@ -347,6 +350,9 @@ async def test_wrong_credentials_are_refused_and_never_shown(
             async with Connection.open(NatsAccess(url=url), name="test"):
                 pass
         assert "hunter2" not in denied.value.message + caplog.text
+        with pytest.raises(AccessDenied, match="who has no password here: set SUITE_NATS_PASSWORD"):
+            async with Connection.open(NatsAccess(url=server.access.url, user="someone"), name="test"):
+                pass
         with pytest.raises(AccessDenied, match="nowhere"):
             access = NatsAccess(url=server.access.url, credentials_file=str(tmp_path / "nowhere.creds"))
             async with Connection.open(access, name="test"):

@@ -206,6 +206,7 @@ HALF = replace(
     model_id="half",
     model_path="models/bob/half.gguf",
     n_ctx=0,
+    trained_context_tokens=None,
     status="invalid",
     file_state="incomplete",
     error="half.gguf is not whole yet",
@@ -225,7 +226,8 @@ async def test_models_status_and_health(tmp_path: Path) -> None:
 
     async def get_model_status(call: Call) -> None:
         key = "model" if call.body["model_id"] else "models"
-        value: Any = MODEL if call.body["model_id"] else {MODEL.model_id: MODEL}
+        one = HALF if call.body["model_id"] == "half" else MODEL
+        value: Any = one if call.body["model_id"] else {MODEL.model_id: MODEL}
         await call.send(_reply(**{key: value}))
 
     async def health_check(call: Call) -> None:
@@ -269,6 +271,9 @@ async def test_models_status_and_health(tmp_path: Path) -> None:
         one = await line.output("status", "smol[lm]2")
         for cell in ("smol.gguf", "8192", "chat template", "weights 98.0 MiB"):
             assert cell in one
+        half = await line.output("status", "half")
+        assert "half.gguf is not whole yet" in half
+        assert "None" not in half
         assert await line.output("health") == (
             "HEALTHY: node box1, version 1, up 61.00 s, 1 of 2 models loaded\n"
         )

@@ -122,6 +122,16 @@ def test_a_variable_that_nothing_reads_is_refused_by_the_service_and_told_to_cli
     assert error.startswith("error unavailable: ")
 
 
+def test_settings_of_an_own_server_have_no_effect_beside_another(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("SUITE_NATS_LISTEN", "127.0.0.2")
+    assert main(["config", "--nats-url", "nats://nats.example", "--port", "4300"]) == 0
+    first, second = capsys.readouterr().err.splitlines()
+    assert first.startswith("warning: nats.port has no effect (flag --port): with nats.url")
+    assert second.startswith("warning: nats.listen has no effect (environment SUITE_NATS_LISTEN)")
+
+
 async def test_serve_logs_what_has_no_effect(tmp_path: Path) -> None:
     file = written(tmp_path, "startup_config.yml", OLD)
     (tmp_path / "taken").write_text("")  # it gets no further than its data directory

@@ -83,6 +83,8 @@ async def test_a_service_that_is_ready_says_what_to_type_and_one_that_stops_what
             async with suite.connect(data_dir=data_dir) as client:
                 while sum([each.state == "generating" for each in await unfinished(client)]) < 2:
                     await anyio.sleep(0.05)
+                while "broken" not in {each.model_id for each in (await client.get_errors()).errors}:
+                    await anyio.sleep(0.05)
             service.process.send_signal(signal.SIGINT)
             await says(service, "waiting for 2 generations, at most 10 s; a second Ctrl-C")
             leaving.cancel()

@@ -99,3 +99,12 @@ def test_a_key_may_do_what_it_was_made_for() -> None:
         require_model(key, "Smollm2")
     assert not covers(key, "gemma-3-270m-it-Q4_K_M.gguf")
     assert not covers(key, "my-smollm2")
+
+
+def test_who_may_change_things_may_look_and_looking_is_for_all_models() -> None:
+    require(made(1, endpoints=("admin",)), "view")
+    with pytest.raises(KeyNotPermitted, match="view"):
+        require(made(1, endpoints=("chat",)), "view")
+    assert create(after(), made(1, endpoints=("view",)), NOW)
+    with pytest.raises(InvalidRequest, match="models"):
+        create(after(), made(1, endpoints=("view",), models=("smollm*",)), NOW)

@@ -17,9 +17,10 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
+from suite.engine.adapters import NO_ADAPTERS, Adapter, AdapterSet, adapter_set
 from suite.engine.backend import BatchEntry
 from suite.engine.bindings import lib
-from suite.engine.engine import Engine
+from suite.engine.engine import Engine, StepStats
 from suite.engine.generation import EngineRequest, Generation
 from suite.engine.gguf.estimate import uses_flash_attention
 from suite.engine.gguf.file import inspect
@@ -31,6 +32,8 @@ from suite.errors import SuiteError
 from suite.identity import new_id, utc_now
 from suite.messages.actions.status import KvCacheForm
 from suite.messages.logprobs import TokenLogprobs
+from support.adapters import adapter
+from support.generations import Clock
 from support.models import gemma, smollm2
 from support.snapshots import PATIENCE
 
@@ -39,7 +42,7 @@ pytestmark = pytest.mark.timeout(180)
 Logits: TypeAlias = npt.NDArray[np.float32]
 Reference: TypeAlias = tuple[Sequence[int], Sequence[int], Sequence[Logits]]
 
-STEPS = 6
+STEPS, FEW = 6, 4
 LONGER = 10
 MARGIN = 4
 """How many times the noise that was measured is right still: it is measured on few tokens."""
@@ -216,7 +219,12 @@ class Noise:
 
 
 def generation(
-    prompt: Sequence[int], number: int, conversation: str | None, *, steps: int = STEPS
+    prompt: Sequence[int],
+    number: int,
+    conversation: str | None,
+    *,
+    steps: int = STEPS,
+    adapters: AdapterSet = NO_ADAPTERS,
 ) -> Generation:
     order = EngineRequest(
         prompt=list(prompt),
@@ -224,6 +232,7 @@ def generation(
         stop=(),
         sampling=SamplingParams(seed=number),
         conversation_id=conversation,
+        adapters=adapters,
     )
     return Generation(order, lambda: 0.0)
 
@@ -362,6 +371,42 @@ def test_beyond_its_window_it_thinks_the_same_reused_shared_restored_and_preempt
         noise.assert_close(of_turn[1], forced.seen[1])
         noise.assert_close(of_other[1], forced.seen[2])
         snapshots.close()
+
+
+def test_eight_streams_with_two_adapters_and_without_think_what_each_thinks_alone(tmp_path: Path) -> None:
+    with loaded(smollm2(), "separate") as model:
+        sets = [NO_ADAPTERS]
+        for name in ("pirate", "poet"):
+            path = adapter(tmp_path / f"{name}.gguf", smollm2(), strength=0.3, seed=len(sets))
+            sets.append(adapter_set([Adapter(name, str(path), 1.0)]))
+        prompts = [model.vocabulary.tokenize(prompt)[:8] for prompt in PROMPTS[:8]]
+        of = [sets[number % 3] for number in range(8)]
+        references, noises = [], {}
+        for number, adapters in enumerate(of):
+            model.use_adapters(adapters)
+            references.append(bare_loop(model, prompts[number], steps=FEW))
+            if adapters.key not in noises:
+                measured = (prompts[number], *references[number])
+                noises[adapters.key] = Noise(model, prompts[-1], [measured], piece=4)
+        forced = Forced(model, [tokens for tokens, _ in references])
+        engine = Engine(
+            forced,  # type: ignore[arg-type]
+            Slots(8),
+            prompt_step_tokens=16,
+            max_step_seconds=1.5,  # so that each step is the turn of another set
+            clock=(clock := Clock()),
+        )
+
+        def step(_: StepStats) -> None:
+            clock.now += 1.0
+
+        engine.on_step = step
+        run(engine, *(generation(prompts[n], n, None, steps=FEW, adapters=of[n]) for n in range(8)))
+        for number, adapters in enumerate(of):
+            noises[adapters.key].assert_close(references[number][1], forced.seen[number])
+        model.use_adapters(NO_ADAPTERS)
+        plain = list(elsewhere(model, prompts[1], references[1][0], 4))
+        assert not noises[of[1].key].is_close(references[1][1], plain), "the adapter does nothing"
 
 
 def empty(model: LlamaModel) -> None:

@@ -29,6 +29,8 @@ from suite.messages.decisions import (
 )
 from suite.messages.envelope import Recorded
 from suite.messages.events import (
+    AliasRemoved,
+    AliasSet,
     BenchmarkCancelled,
     BenchmarkFailed,
     BenchmarkFinished,
@@ -36,6 +38,7 @@ from suite.messages.events import (
     BenchmarkStarted,
     BetOutcome,
     BetReason,
+    CanaryStarted,
     Event,
     InstanceCrashed,
     InstanceGrew,
@@ -57,13 +60,29 @@ from suite.messages.events import (
     NodeStopped,
     PredictionMade,
     PredictionSettled,
+    Promoted,
+    PromotionStarted,
+    PromotionStopped,
     RequestsRefused,
+    TakenBack,
     UnloadReason,
     UsageRecorded,
     WaitEnded,
     WaitStarted,
 )
+from suite.messages.promotion import Estimate, Finding, Gates
 
+PROMOTION: dict[str, Any] = {"alias": "chat", "promotion_id": "p", "model_id": "tiny", "version": 2}
+FINDINGS = (
+    Finding(gate="evaluations", verdict="met", needed=12.0),
+    Finding(
+        gate="accuracy.not_worse_by",
+        verdict="met",
+        needed=0.02,
+        new=Estimate(evaluations=12, mean=0.91, low=0.88, high=0.94),
+        old=Estimate(evaluations=1, mean=0.9),
+    ),
+)
 GIB = 1 << 30
 NOON = datetime(2026, 11, 28, 12, tzinfo=UTC)
 NO_ROOM = Decision(need_bytes=2 * GIB, free_bytes=GIB // 2, limit_bytes=8 * GIB, waiting=1)
@@ -533,11 +552,75 @@ TABLE: tuple[tuple[Event, tuple[str, ...]], ...] = (
     ),
     (
         NodeDraining(node="box1", epoch=1, requested_by="ci"),
-        ("box1 is being drained, as ci asked: it gets no new work.",),
+        ("box1 is being drained, as ci asked: it gets no new work that another node can do.",),
     ),
     (
         NodeResumed(node="box1", epoch=1, requested_by=""),
         ("box1 takes work again: it is not drained any more.",),
+    ),
+    (
+        AliasSet(alias="chat", model_id="tiny", version=2, requested_by="ada"),
+        ("chat stands for tiny@2, as ada asked.",),
+    ),
+    (AliasSet(alias="chat", model_id="tiny"), ("chat stands for tiny.",)),
+    (
+        AliasRemoved(alias="chat"),
+        ("chat was removed: it stands for nothing any more in the log.",),
+    ),
+    (
+        PromotionStarted(
+            **PROMOTION,
+            old_model_id="small",
+            canary_share=0.1,
+            gates=Gates(evaluations=12),
+            take_back=("retraction", "crash_loop"),
+        ),
+        (
+            "tiny@2 is to be promoted to chat; until then small serves.",
+            "Once it is ready, it gets 10 % of the requests.",
+            "It needs 12 evaluations at least, and is to meet its gates with a confidence of 0.95.",
+            "It is taken back by itself if an evaluation of it is retracted or if it fails again and again.",
+        ),
+    ),
+    (
+        CanaryStarted(**PROMOTION, canary_share=0.25, node="box1"),
+        ("tiny@2 is ready on box1, and gets 25 % of the requests for chat.",),
+    ),
+    (
+        Promoted(**PROMOTION, old_model_id="small", old_version=3, node="box1", findings=FINDINGS),
+        (
+            "chat stands for tiny@2, which is ready on box1; before, it stood for small@3.",
+            "accuracy.not_worse_by = 0.02 is met: 0.91 (0.88 to 0.94) over 12 evaluations of the new "
+            "version and 0.9 over 1 evaluation of the old version.",
+        ),
+    ),
+    (
+        PromotionStopped(**PROMOTION, reason="gates", detail="accuracy.at_least"),
+        ("tiny@2 was not promoted to chat: evaluations show that it does not meet accuracy.at_least.",),
+    ),
+    (
+        PromotionStopped(**PROMOTION, reason="requested"),
+        ("tiny@2 was not promoted to chat: somebody ended it.",),
+    ),
+    (
+        PromotionStopped(**PROMOTION, reason="load_failed", detail="no memory"),
+        ("tiny@2 was not promoted to chat: it could not be loaded: no memory.",),
+    ),
+    (
+        PromotionStopped(**PROMOTION, reason="crash_loop", detail="tiny@2 failed again and again"),
+        ("tiny@2 was not promoted to chat: tiny@2 failed again and again, and is quarantined.",),
+    ),
+    (
+        PromotionStopped(**PROMOTION, reason="gone", detail="tiny@2 is on no node any more"),
+        ("tiny@2 was not promoted to chat: tiny@2 is on no node any more.",),
+    ),
+    (
+        TakenBack(**PROMOTION, old_model_id="small", reason="requested", requested_by="ada"),
+        ("tiny@2 was taken back: chat stands for small again, as ada asked.",),
+    ),
+    (
+        TakenBack(**PROMOTION, old_model_id="small", reason="retraction", detail="e was retracted"),
+        ("tiny@2 was taken back: chat stands for small again, because e was retracted.",),
     ),
     (UsageRecorded(model_id="tiny", usage_type="inference"), ()),
     (

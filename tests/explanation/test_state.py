@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from suite.explanation.state import Residence, residence, told
+from suite.explanation.state import NodeLife, Residence, node_life, residence, told
 from suite.messages.decisions import Decision
 from suite.messages.envelope import Recorded
 from suite.messages.events import (
@@ -83,7 +83,22 @@ EVENTS: dict[int, Event] = {
     ],
 )
 def test_which_events_count(newest: dict[str, int], node_seq: int, expected: Residence) -> None:
-    assert residence(newest, node_seq) == expected
+    assert residence(newest, NodeLife(node_seq)) == expected
+
+
+@pytest.mark.parametrize(
+    ("newest", "expected"),
+    [
+        ({}, NodeLife()),
+        ({"node.started": 1}, NodeLife(1)),
+        ({"node.started": 1, "node.draining": 4}, NodeLife(1, draining_seq=4)),
+        ({"node.started": 1, "node.draining": 4, "node.resumed": 5}, NodeLife(1)),
+        ({"node.started": 6, "node.stopped": 5, "node.draining": 4}, NodeLife(6)),
+        ({"node.lost": 5, "node.draining": 4}, NodeLife(5)),
+    ],
+)
+def test_which_events_of_a_node_count(newest: dict[str, int], expected: NodeLife) -> None:
+    assert node_life(newest) == expected
 
 
 @pytest.mark.parametrize(

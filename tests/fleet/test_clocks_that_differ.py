@@ -11,7 +11,7 @@ from suite.bus.embedded import EmbeddedServer
 from suite.config import NatsSettings, Settings
 from suite.identity import utc_now
 from suite.messages.events import Generated, NodeLost
-from suite.node.serving import running_node
+from suite.node.startup import running_node
 from support.models import tiny_model
 from support.nats import mirrored_nats, operator_of
 from support.service import history

@@ -71,6 +71,13 @@ async def test_a_drained_node_gets_no_new_work_and_others_have_its_models(tmp_pa
         assert {file.node for file in red.files if file.node_draining} == {"box1"}
 
         assert (await client.drain_node("box1")).seq is None, "it is being drained already"
+        (told,) = (await client.explain()).nodes
+        assert told.node == "box1"
+        assert told.sentences[0].startswith("box1 is being drained, as ")
+        assert told.sentences[0] in (await client.explain("own")).models[0].sentences
+        assert "no other node takes work" in (await client.drain_node("box2")).message
+        await client.drain_node("box2", undo=True)
+        await until_draining(client, "box1")
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(client.generate("own", "Once", max_tokens=100_000).finish)
             with anyio.fail_after(20):

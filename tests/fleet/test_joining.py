@@ -14,7 +14,7 @@ import suite
 from suite.client import Client
 from suite.config import load_settings
 from suite.errors import ClusterFileUnusable, InvalidConfiguration, SuiteError
-from suite.node.assembly import part_in_cluster
+from suite.node.nats_server import part_in_cluster
 from support.cluster import cluster_file, free_ports
 from support.models import tiny_model
 from support.service import Serving, serving

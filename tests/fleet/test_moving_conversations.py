@@ -48,6 +48,10 @@ async def test_conversations_take_their_tokens_along(tmp_path: Path) -> None:
             await anyio.sleep(0.5)
             found.nodes["box1"].process.send_signal(signal.SIGTERM)
             await is_draining(found, "box1")
+            with anyio.fail_after(PATIENCE_SECONDS):
+                while (health := await box2.health_check()).stopping != ("box1",):
+                    await anyio.sleep(0.02)
+            assert (health.missing_nodes, health.status) == ((), "HEALTHY")
             second = await told(found, found.client, "stopping", " And then", at="box2", continue_=True)
             assert second.usage.prompt_tokens > first.usage.prompt_tokens
             assert second.usage.reused_tokens > 0.9 * first.usage.prompt_tokens

@@ -22,7 +22,7 @@ from suite.messages.presence import PROTOCOL, CataloguePage, HostedModel, NodeSt
 from suite.messages.subjects import Subjects
 from suite.node.fleet.forwarding import MODEL, REPLY, given_back, hand_back
 from suite.node.node import Node
-from suite.node.serving import running_node
+from suite.node.startup import running_node
 from support.models import tiny_model
 from support.nats import eventually, running_nats
 

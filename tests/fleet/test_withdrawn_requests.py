@@ -21,7 +21,7 @@ from suite.messages.subjects import Subjects
 from suite.node.fleet.forwarding import ARRIVALS, EPOCH, MODEL, REPLY, SEQ
 from suite.node.fleet.presence import Presence
 from suite.node.node import Node
-from suite.node.serving import running_node
+from suite.node.startup import running_node
 from support.models import tiny_model
 from support.nats import eventually, running_nats
 

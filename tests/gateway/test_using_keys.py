@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
+from support.adapters import adapter
 from support.command import Done, run_command
 from support.gateway import Answered, RunningGateway, gateway_of, running_node
 from support.models import CHAT_TEMPLATE, tiny_model
@@ -72,7 +73,11 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
     for name in ("tiny", "other"):
         tiny_model(models / f"{name}.gguf", chat_template=CHAT_TEMPLATE)
     config = directory / "suite.toml"
-    config.write_text('[models.tiny]\naliases = ["nick"]\n[models.other]\naliases = ["tony"]\n')
+    adapter(models / "pirate.gguf", models / "tiny.gguf")
+    config.write_text(
+        '[models.tiny]\naliases = ["nick"]\n[models.other]\naliases = ["tony"]\n'
+        '[models.pirate]\nbase = "tiny"\n'
+    )
     with running_node(models, data, "--config", str(config)):
         where = ("--data-dir", str(data))
         refused = run_command("gateway", "--listen", "0.0.0.0:0", *where)
@@ -189,6 +194,30 @@ def test_a_key_learns_nothing_of_models_that_it_may_not_use(place: Place) -> Non
         assert b"tiny" not in answer.body
         assert "x-suite-model-digest" not in answer.headers
     assert place.gateway.post("/api/show", {"name": "nick"}, bearer(secret)).status == 200
+
+
+def test_an_adapter_is_a_model_in_every_dialect_and_for_keys(place: Place) -> None:
+    (all_models, *_), with_it = place.secrets, place.create("with", "--model", "pirate")
+    without = place.create("without", "--model", "tiny")
+    message = [{"role": "user", "content": "a"}]
+    for path, more in (
+        ("/v1/chat/completions", {"max_tokens": 2}),
+        ("/v1/messages", {"max_tokens": 2}),
+        ("/api/chat", {"stream": False, "options": {"num_predict": 2}}),
+    ):
+        asked = {"model": "pirate", "messages": message, **more}
+        assert place.gateway.post(path, asked, bearer(with_it)).status == 200
+        assert place.gateway.post(path, asked, bearer(without)).status == 403
+    adapters: list[Any] = ["pirate", ["pirate"], [{"id": "pirate", "scale": 0.5}]]
+    for each in adapters:
+        assert place.chat(all_models, adapters=each).status == 200
+        refused = place.chat(without, adapters=each)
+        assert (refused.status, place.code(refused)) == (403, "key_not_permitted")
+    unknown = place.chat(all_models, adapters="buccaneer")
+    assert (unknown.status, place.code(unknown)) == (404, "adapter_not_found")
+    assert place.chat(all_models, adapters=[{"scale": 1}]).status == 400
+    (listed,) = place.models(with_it).document["data"]
+    assert (listed["id"], listed["architecture"]) == ("pirate", "llama")
 
 
 def test_what_changes_things_for_all_is_for_admins(place: Place) -> None:

@@ -12,7 +12,7 @@ import pytest
 import suite
 from suite.config import Settings
 from suite.identity import utc_now
-from suite.node.serving import running_node
+from suite.node.startup import running_node
 from suite.projections import projector
 from support.models import tiny_model
 

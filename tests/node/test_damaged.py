@@ -16,7 +16,7 @@ from suite.errors import ModelFileInvalid
 from suite.node import node as nodes
 from suite.node.admission import Terms
 from suite.node.generations import wait_loaded
-from suite.node.serving import running_node
+from suite.node.startup import running_node
 from support.models import tiny_model
 from support.stores import HuggingFaceHub
 

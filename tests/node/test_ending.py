@@ -19,7 +19,7 @@ from suite.bus.embedded import EmbeddedServer
 from suite.bus.kv import Leases
 from suite.config import NatsSettings, Settings
 from suite.node import membership
-from suite.node.serving import running_node
+from suite.node.startup import running_node
 from support.faults import KillableServer, free_port
 from support.journal import open_log
 from support.models import tiny_model

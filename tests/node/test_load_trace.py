@@ -1,14 +1,16 @@
-"""The spans of a load: phases that follow each other, its end, and those who wait for it."""
+"""A load: phases that follow each other, their spans, its end, and those who wait for it."""
 
 from __future__ import annotations
 
 import time
 from pathlib import Path
 
+import pytest
+
 from suite import telemetry
 from suite.errors import LoadFailed
 from suite.messages.tracing import TraceSettings
-from suite.node.load_trace import LoadTrace
+from suite.node.load_trace import LoadPhase, LoadTrace
 from suite.telemetry.span_store import KeptSpan, LinkedSpan, SpanStore
 
 PLENTY = 1 << 20
@@ -26,7 +28,7 @@ def test_a_load_has_its_phases_one_after_the_other_and_fails_in_the_one_that_it_
         with telemetry.span("request"):
             load = LoadTrace("tiny", asked_ns=time.time_ns())
         for phase in ("reserve", "spawn", "map", "map", "map"):
-            load.enter(phase)
+            load.enter(phase, 0.0)
         load.end(LoadFailed("it cannot be read"))
         load.end()
     spans = traced(tmp_path)
@@ -57,3 +59,31 @@ def test_a_request_that_waits_for_the_load_of_another_is_linked_to_it(tmp_path: 
     waited, load_span = spans["wait for load"], spans["load tiny"]
     assert waited.parent_id == spans["other request"].span_id
     assert waited.links == (LinkedSpan(trace_id=load_span.trace_id, span_id=load_span.span_id),)
+
+
+def load_in(*phases: tuple[LoadPhase, float]) -> LoadTrace:
+    load = LoadTrace("tiny", asked_ns=time.time_ns())
+    for phase, now in phases:
+        load.enter(phase, now)
+    return load
+
+
+def test_each_phase_ends_with_the_next() -> None:
+    load = load_in(
+        *(("reserve", 10.0), ("evict", 10.5), ("inspect", 11.0)),
+        *(("spawn", 11.5), ("map", 12.0), ("warm_up", 15.0)),
+    )
+    assert load.seconds(16.0) == {
+        "reserve": 0.5,
+        "evict": 0.5,
+        "inspect": 0.5,
+        "spawn": 0.5,
+        "map": 3.0,
+        "warm_up": 1.0,
+    }
+
+
+def test_a_phase_begins_once_and_what_did_not_begin_takes_no_time() -> None:
+    load = load_in(("reserve", 0.0), ("map", 1.0), ("map", 2.0))
+    assert load.seconds(4.0) == {"reserve": 1.0, "map": 3.0}
+    assert sum(load.seconds(4.0).values()) == pytest.approx(4.0)

@@ -24,7 +24,7 @@ from suite.errors import LoadFailed
 from suite.messages.events import InstanceCrashed
 from suite.node.memory_kills import MemoryKills
 from suite.node.process import open_process
-from suite.node.serving import running_node
+from suite.node.startup import running_node
 from support.models import tiny_model
 from support.service import history
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from suite.config import ModelSettings, Settings
 from suite.node.preloader import Preloader
-from suite.node.serving import running_node
+from suite.node.startup import running_node
 from support.models import tiny_model
 
 

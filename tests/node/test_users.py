@@ -18,7 +18,7 @@ from suite.client import Client
 from suite.config import ConnectionFile, NatsSettings, Settings
 from suite.errors import AccessDenied, NoService, RequestTimeout
 from suite.node.address import Address
-from suite.node.serving import running_node
+from suite.node.startup import running_node
 from suite.node.users import UsersWatch
 from suite.tasks import background
 from support.nats import PATIENCE_SECONDS, eventually

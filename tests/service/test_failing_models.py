@@ -18,7 +18,7 @@ from suite.config import Settings
 from suite.errors import ActorCrashed, LoadFailed, Quarantined, SuiteError
 from suite.messages.actions.status import ModelInfo
 from suite.messages.events import InstanceUnloaded, ModelQuarantined
-from suite.node.serving import running_node
+from suite.node.startup import running_node
 from support.models import slow_model, tiny_model
 from support.service import facts, history
 

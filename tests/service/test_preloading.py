@@ -20,7 +20,7 @@ from suite.messages.events import Event, PredictionMade, PredictionSettled
 from suite.node.admission import Terms
 from suite.node.generations import wait_loaded
 from suite.node.node import Node
-from suite.node.serving import running_node
+from suite.node.startup import running_node
 from suite.prediction.chance import HORIZON_SECONDS
 from support.models import slow_model, tiny_model
 from support.nats import mirrored_nats, operator_of

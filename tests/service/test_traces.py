@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +15,7 @@ import pytest
 
 import suite
 from suite.client import Client
+from suite.errors import ActorCrashed
 from suite.telemetry.span_store import KeptSpan, SpanStore
 from suite.version import __version__
 from support.command import Command
@@ -132,6 +134,31 @@ async def test_a_bet_has_its_load_and_its_settlement_is_linked_to_it(traced: Tra
     settled = _one(every, "settle bet likely")
     assert settled.links == ((made.trace_id, made.span_id),)
     assert settled.attributes["suite.prediction.outcome"] == "hit"
+
+
+async def test_a_generation_whose_process_dies_fails_in_its_trace(traced: Traced) -> None:
+    async with suite.connect(data_dir=traced.data_dir) as client:
+        async with client.generate("tiny", "Once", max_tokens=100_000) as generation:
+            chunks = aiter(generation)
+            await anext(chunks)
+            model = (await client.get_model_status("tiny")).model
+            assert model is not None and model.instance is not None and model.instance.pid is not None
+            os.kill(model.instance.pid, signal.SIGKILL)
+            with pytest.raises(ActorCrashed):
+                async for _ in chunks:
+                    pass
+    every = await anyio.to_thread.run_sync(traced.collector.wait, lambda spans: any(_failed(spans)))
+    (last_word,) = _failed(every)
+    assert last_word.attributes["error.type"] == "actor_crashed"
+    assert path_of(last_word, every) == [
+        "process suite.action.generate_text",
+        "hand over suite.actor.*.*.generate",
+        "reply _INBOX",
+    ]
+
+
+def _failed(spans: list[Received]) -> list[Received]:
+    return [span for span in spans if span.is_error and span.name == "reply _INBOX"]
 
 
 async def test_a_client_records_with_the_provider_of_its_application(traced: Traced) -> None:

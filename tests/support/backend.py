@@ -9,7 +9,9 @@ from __future__ import annotations
 import zlib
 from collections.abc import Collection, Sequence
 
+from suite.engine.adapters import NO_ADAPTERS, AdapterSet
 from suite.engine.backend import BatchEntry
+from suite.engine.pictures.tokens import Piece, is_stand_in
 from suite.engine.sampler import SamplingParams
 from suite.errors import GenerationFailed, InvalidGrammar
 from suite.messages.logprobs import PromptToken, TokenLogprobs
@@ -96,6 +98,8 @@ class FakeBackend:
         """How many tokens of each sequence came from a saved state."""
         self.rows: dict[int, list[int]] = {}
         self.batches: list[list[BatchEntry]] = []
+        self.pictures = 0
+        """How many pieces of pictures were decoded."""
         self.open_samplers = 0
         """Those that are not closed."""
         self.failing = False
@@ -104,6 +108,7 @@ class FakeBackend:
         self.unable: dict[str, Exception] = {}
         """What `save` and `exchange` raise, by their names."""
         self.threads = 0
+        self.adapters = NO_ADAPTERS
         self.exempt: list[Collection[int] | None] = []
         """What was exempt from the grammar of each token."""
         self.scored_tokens = 4
@@ -115,6 +120,14 @@ class FakeBackend:
 
     def use_threads(self, threads: int) -> None:
         self.threads = threads
+
+    def use_adapters(self, adapters: AdapterSet) -> None:
+        self.adapters = adapters
+
+    def _decoded(self, tokens: Sequence[int]) -> list[int]:
+        """What a sequence holds of tokens, which depends on the adapters that they are decoded with."""
+        shift = zlib.crc32(self.adapters.key.encode())
+        return [token + shift for token in tokens]
 
     def decode(self, entries: Sequence[BatchEntry]) -> bool:
         count = sum(len(entry.tokens) for entry in entries)
@@ -135,14 +148,26 @@ class FakeBackend:
         for sequence, tokens, position, wants_logits, is_scored in entries:
             assert position == len(self.sequences[sequence]), "a gap or an overlap"
             assert tokens
+            assert not any(map(is_stand_in, tokens)), "pictures are decoded apart"
             if is_scored:
                 for index in range(len(tokens)):
-                    self.rows[row + 1 + index] = [*self.sequences[sequence], *tokens[: index + 1]]
-            self.sequences[sequence] += tokens
+                    self.rows[row + 1 + index] = [
+                        *self.sequences[sequence],
+                        *self._decoded(tokens[: index + 1]),
+                    ]
+            self.sequences[sequence] += self._decoded(tokens)
             assert len(self.sequences[sequence]) <= self.context_tokens
             row += len(tokens)
             if wants_logits:
                 self.rows[row] = list(self.sequences[sequence])
+        return True
+
+    def decode_picture(self, sequence: int, position: int, piece: Piece) -> bool:
+        assert position == len(self.sequences[sequence]), "a gap or an overlap"
+        if not self._has_room(len(piece.tokens)):
+            return False
+        self.sequences[sequence] += piece.tokens
+        self.pictures += 1
         return True
 
     def score(self, token: int, row: int | None, alternatives: int) -> PromptToken:

@@ -134,6 +134,16 @@ def gateway_of(data_dir: Path, *options: str) -> Iterator[RunningGateway]:
         yield RunningGateway("127.0.0.1", port, data_dir)
 
 
+@contextmanager
+def gateway_for(directory: Path, environ: Mapping[str, str], *options: str) -> Iterator[RunningGateway]:
+    """`suite gateway` for the service that the environment says, on a free port."""
+    port = free_port()
+    log = directory / f"gateway-{port}.log"
+    with _process(["gateway", "--listen", f"127.0.0.1:{port}", *options], log, environ) as process:
+        wait_for_port(port, process, log)
+        yield RunningGateway("127.0.0.1", port, directory)
+
+
 def free_port() -> int:
     """A port that nobody listens on."""
     with socket.socket() as probe:

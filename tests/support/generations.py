@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import pytest
 
+from suite.engine.adapters import NO_ADAPTERS, AdapterSet
 from suite.engine.engine import Engine
 from suite.engine.generation import EngineRequest, Generation
+from suite.engine.pictures.tokens import Piece
 from suite.engine.reasoning import Reasoning
 from suite.engine.sampler import SamplingParams
 from suite.errors import SuiteError
@@ -71,7 +73,10 @@ def asked(
     prompt_logprobs: int | None = None,
     is_forgotten: bool = False,
     reasoning: Reasoning | None = None,
+    pictures: Mapping[int, Piece] | None = None,
+    speculates: bool = True,
     clock: Clock | None = None,
+    adapters: AdapterSet = NO_ADAPTERS,
 ) -> Asked:
     order = EngineRequest(
         prompt=list(prompt),
@@ -86,6 +91,9 @@ def asked(
         prompt_logprobs=prompt_logprobs,
         is_forgotten=is_forgotten,
         reasoning=reasoning,
+        pictures=pictures or {},
+        adapters=adapters,
+        speculates=speculates,
     )
     return Asked(Generation(order, clock or Clock()))
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sized
+from collections.abc import Mapping, Sized
 from contextlib import suppress
 from datetime import datetime
 
@@ -16,6 +16,7 @@ from suite.actions.id_pages import cursor_of, ids_after
 from suite.actions.merged_models import GENERATIONS_BYTES, merged_list, merged_status
 from suite.bus.service import Call, action
 from suite.catalogue import Model
+from suite.catalogue.variants import fitting
 from suite.domain.footprint import NOTHING
 from suite.errors import ReadModelBehind, ReadModelUnavailable
 from suite.messages.actions.status import (
@@ -29,6 +30,7 @@ from suite.messages.actions.status import (
     ModelsPage,
     ModelStatus,
     QuarantineInfo,
+    VariantInfo,
 )
 from suite.messages.times import parse_time, rfc3339
 from suite.node.instance import Instance
@@ -44,7 +46,7 @@ _MAX_WARNINGS = 100
 _AT_ONCE_SECONDS = 0.001
 
 
-@action("list_models", route="each")
+@action("list_models", route="each", is_lookup=True)
 async def list_models(node: Node, request: ListModelsRequest, call: Call) -> ListModelsReply:
     """List the models of the catalogue; the warnings say which files were left out, and why."""
     reply = await _listed(node, request, call)
@@ -58,7 +60,7 @@ async def _listed(node: Node, request: ListModelsRequest, _: Call) -> ListModels
     return ListModelsReply(models=models, next_cursor=next_cursor, warnings=warnings)
 
 
-@action("get_model_status", route="each")
+@action("get_model_status", route="each", is_lookup=True)
 async def get_model_status(node: Node, request: GetModelStatusRequest, call: Call) -> GetModelStatusReply:
     """Get the status of one model, or of all by id."""
     reply = await _status_of(node, request, call)
@@ -81,11 +83,12 @@ async def _status_of(node: Node, request: GetModelStatusRequest, _: Call) -> Get
             warnings=_not_told(running, generations),
         )
     model = node.model(request.model_id)
+    name = node.catalogue.meant(request.model_id)
     used = await _last_used(node, [model.model_id])
     running = await node.generations.running(model.model_id)
     generations = as_many_as_fit(running, room_bytes=GENERATIONS_BYTES)
     return GetModelStatusReply(
-        model=describe(node, model, used.get(model.model_id)),
+        model=_described(node, name if _is_variant(node, name) else model.model_id, used),
         generations=generations,
         memories=memories(node.supervisor),
         eviction=node.learning.eviction,
@@ -102,15 +105,21 @@ async def _page(
 ) -> tuple[tuple[ModelInfo, ...], str | None]:
     """The models of one page, beside `other_bytes` in the reply, and the cursor of the next page or None."""
     used = await _last_used(node, None)
-    models = node.models
+    models = _active(node) if request.active else {*node.models, *node.catalogue.variants}
     ids = ids_after(sorted(models), request.cursor)
     page = as_many_as_fit(
-        (describe(node, models[id], used.get(id)) for id in ids),
+        (_described(node, id, used) for id in ids),
         limit=request.limit,
         room_bytes=node.connection.max_payload - _SPARE_BYTES - other_bytes,
         key=lambda model: model.model_id,
     )
     return page, cursor_of(page[-1].model_id) if len(page) < len(ids) else None
+
+
+def _active(node: Node) -> set[str]:
+    """The models that have a process, or that requests wait for."""
+    supervisor = node.supervisor
+    return {id for id in node.models if id in supervisor.instances or supervisor.admission.waiting(id)}
 
 
 def _more(request: ModelsPage, next_cursor: str | None, call: Call) -> tuple[str, ...]:
@@ -136,6 +145,70 @@ async def _last_used(node: Node, model_ids: list[str] | None) -> dict[str, datet
     return {}
 
 
+def _is_variant(node: Node, name: str) -> bool:
+    model = node.catalogue.models.get(name)
+    return name in node.catalogue.variants or (model is not None and model.adapter is not None)
+
+
+def _described(node: Node, name: str, used: Mapping[str, datetime]) -> ModelInfo:
+    """Describe a model, or a model with adapters, by its id."""
+    if _is_variant(node, name):
+        return _describe_variant(node, name, used)
+    return describe(node, node.models[name], used.get(name))
+
+
+def _describe_variant(node: Node, name: str, used: Mapping[str, datetime]) -> ModelInfo:
+    """Describe a name that stands for a model with adapters, or an adapter whose model is not known."""
+    variant, file = node.catalogue.variants.get(name), node.catalogue.models.get(name)
+    base = None if variant is None else node.catalogue.models[variant.base]
+    shown = base or file
+    assert shown is not None, "it stands for a model, or is a file"
+    info = replace(
+        describe(node, shown, used.get(shown.model_id)),
+        model_id=name,
+        display_name=name,
+        aliases=(),
+        pinned=False,
+        pinned_on=(),
+        instance=None,
+        instances=(),
+        estimate=None,
+        need_bytes=0,
+        need_gpus={},
+        estimated_vram_mb=0,
+        variant=VariantInfo(
+            base=None if variant is None else variant.base,
+            adapters=() if variant is None else variant.adapters,
+        ),
+    )
+    return info if file is None else _with_file(node, info, file)
+
+
+def _with_file(node: Node, info: ModelInfo, file: Model) -> ModelInfo:
+    """What is told of a name that is an adapter's file."""
+    adapter, variant = file.adapter, info.variant
+    if adapter is None or variant is None:
+        return info
+    fits = tuple(fitting(file, node.catalogue.models.values()))
+    if fits and variant.base is None:  # there are several, which is nothing wrong
+        info = replace(info, status="unloaded", error=None)
+    return replace(
+        info,
+        display_name=file.display_name,
+        aliases=file.settings.aliases,
+        model_path=str(file.path),
+        file_state=file.file_state,
+        file_bytes=adapter.file_bytes,
+        sha256=file.sha256,
+        architecture=adapter.architecture,
+        parameters=None,
+        quantization=None,
+        source=file.file.entry.source,
+        repository=file.file.entry.repository,
+        variant=replace(variant, rank=adapter.rank, trained_on=adapter.base_name, fits=fits),
+    )
+
+
 def describe(node: Node, model: Model, used: datetime | None) -> ModelInfo:
     """Describe a model for clients."""
     instance = node.supervisor.instances.get(model.model_id)
@@ -144,15 +217,20 @@ def describe(node: Node, model: Model, used: datetime | None) -> ModelInfo:
     place = node.supervisor.admission.place(model.model_id)
     is_pinned = node.supervisor.is_pinned(model.model_id)
     described = _describe_instance(node, instance) if instance else None
+    log_aliases = node.versions.names_of(model.model_id)
+    configured = (each for each in model.settings.aliases if each not in node.versions.aliases)
     if instance is not None and instance.last_used_at is not None:
         here = parse_time(instance.last_used_at, "last_used")
         used = here if used is None else max(used, here)
     return ModelInfo(
         model_id=model.model_id,
         display_name=model.display_name,
-        aliases=model.settings.aliases,
+        aliases=(*configured, *log_aliases),
+        log_aliases=log_aliases,
+        version=node.versions.number(model) or None,
         capabilities=model.capabilities,
         model_path=str(model.path),
+        projector=None if model.projector is None else str(model.projector.path),
         file_state="gone" if model.model_id not in node.catalogue.models else model.file_state,
         file_bytes=info.file_bytes if info else sum(part.size for part in model.file.signature.parts),
         sha256=model.sha256,
@@ -162,6 +240,7 @@ def describe(node: Node, model: Model, used: datetime | None) -> ModelInfo:
         trained_context_tokens=info.context_tokens if info else None,
         n_ctx=model.context_tokens,
         kv_cache=_kv_cache_info(model),
+        draft_model=model.draft.model_id if model.draft else None,
         n_gpu_layers=model.settings.n_gpu_layers,
         n_threads=node.threads(model),
         priority=model.settings.priority,

@@ -74,6 +74,11 @@ async def _left(node: Node, seconds: float) -> str:
 def _said(node: Node) -> str:
     if not node.drain.is_on:
         return f"{node.name} takes work again: somebody has undone its drain"
+    if node.fleet.others.keys() <= set(node.fleet.draining):
+        return (
+            f"{node.name} has nothing to do now, but no other node takes work: what is asked for is still "
+            "served here, and by nobody once it is stopped"
+        )
     left = ", ".join(each.model_id for each in node.drain.moved if each.node is None)
     without = f", but no other node has loaded {left}" if left else ""
     return f"{node.name} has nothing to do any more and can be stopped{without}"

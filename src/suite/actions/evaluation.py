@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from datetime import datetime
 
+from msgspec import UNSET
 from msgspec.structs import replace
 
 from suite.actions.idempotency import append_once, attachment, message_id
 from suite.bus.service import Call, action
-from suite.errors import Conflict, EvaluationNotFound
+from suite.domain.versions import split
+from suite.errors import Conflict, EvaluationNotFound, InvalidRequest
 from suite.log import Unreadable
 from suite.messages.actions.base import Moment
 from suite.messages.actions.evaluation import (
@@ -68,7 +70,7 @@ async def log_performance_metric(
     return LogPerformanceMetricReply(message=f"{request.metric_name} is logged", metric_id=metric_id, seq=seq)
 
 
-@action("get_performance_metrics")
+@action("get_performance_metrics", is_lookup=True)
 async def get_performance_metrics(
     node: Node, request: GetPerformanceMetricsRequest, _: Call
 ) -> GetPerformanceMetricsReply:
@@ -77,7 +79,7 @@ async def get_performance_metrics(
         return await samples.performance_metrics(db, request)
 
 
-@action("summary")
+@action("summary", is_lookup=True)
 async def summary(node: Node, request: SummaryRequest, _: Call) -> SummaryReply:
     """Summarise the samples of a metric, in total and by agent."""
     async with node.projections.evaluation.reading(request.min_seq, own_seq=node.last_seq) as db:
@@ -90,9 +92,11 @@ async def log_model_evaluation(
 ) -> LogModelEvaluationReply:
     """Log an evaluation of a model in a cycle."""
     evaluation_id = request.evaluation_id or node.new_id()
+    model_name, version = _subject(node, request)
     event = EvaluationLogged(
         evaluation_id=evaluation_id,
-        model_name=node.fleet.canonical(request.model_name),
+        model_name=model_name,
+        version=version or UNSET,
         cycle_id=request.cycle_id,
         trust_score=request.trust_score,
         accuracy=request.accuracy,
@@ -104,9 +108,11 @@ async def log_model_evaluation(
 
     def is_same(before: EvaluationLogged, now: EvaluationLogged) -> bool:
         # The name that it was logged under may have become an alias since.
-        before = replace(before, model_name=node.fleet.canonical(before.model_name))
+        before = replace(before, model_name=node.fleet.judged_as(before.model_name))
         if request.evaluation_timestamp is None:
             now = replace(now, evaluation_timestamp=before.evaluation_timestamp)
+        if request.version is None:  # which version the model is at may have changed since
+            now = replace(now, version=before.version)
         return before == now
 
     if request.evaluation_id is None:
@@ -126,15 +132,27 @@ async def log_model_evaluation(
     )
 
 
-@action("get_model_evaluation_scores")
+@action("get_model_evaluation_scores", is_lookup=True)
 async def get_model_evaluation_scores(
     node: Node, request: GetModelEvaluationScoresRequest, _: Call
 ) -> GetModelEvaluationScoresReply:
     """Get the evaluations of models, newest first."""
     if request.model_name is not None:
-        request = replace(request, model_name=node.fleet.canonical(request.model_name))
+        request = _of_version(node, request, request.model_name)
+    elif request.version is not None:
+        raise InvalidRequest("field 'version': say of which model: send model_name too")
     async with node.projections.evaluation.reading(request.min_seq, own_seq=node.last_seq) as db:
         return await scores.evaluation_scores(db, request)
+
+
+def _of_version(
+    node: Node, request: GetModelEvaluationScoresRequest, name: str
+) -> GetModelEvaluationScoresRequest:
+    """The request with the model's id, and the version that the name says. Raises VersionNotFound."""
+    model_id, named = node.fleet.judged_as(name), split(name)
+    if named is not None and model_id != name:
+        request = replace(request, version=node.versions.versions.find(model_id, named.version).number)
+    return replace(request, model_name=model_id)
 
 
 @action("retract_model_evaluation")
@@ -162,6 +180,21 @@ async def retract_model_evaluation(
     )
 
 
+def _subject(node: Node, request: LogModelEvaluationRequest) -> tuple[str, int]:
+    """The model that was evaluated, and the version; 0: the service does not know which.
+
+    Raises VersionNotFound for a version that a known model does not have.
+    """
+    versions, named = node.versions.versions, split(request.model_name)
+    model_id = node.fleet.judged_as(request.model_name)
+    if request.version is not None:
+        return model_id, versions.find(model_id, str(request.version)).number
+    if named is not None and model_id != request.model_name:
+        return model_id, versions.find(model_id, named.version).number
+    target = alias.target if (alias := node.versions.aliases.get(request.model_name)) is not None else None
+    return model_id, (target.version if target is not None else 0) or versions.newest(model_id)
+
+
 async def _evaluation(node: Node, evaluation_id: str) -> tuple[EvaluationLogged | EvaluationRetracted, int]:
     """The evaluation with an id, or its retraction, and the event's sequence. Raises EvaluationNotFound."""
     evaluations = node.projections.evaluation
@@ -179,10 +212,10 @@ def _retracts(event: Event, evaluation_id: str) -> bool:
     return isinstance(event, EvaluationRetracted) and event.evaluation_id == evaluation_id
 
 
-@action("compare_models")
+@action("compare_models", is_lookup=True)
 async def compare_models(node: Node, request: CompareModelsRequest, _: Call) -> CompareModelsReply:
     """Compare models by their latest cycles, with the change since the previous ones."""
-    names = tuple(map(node.fleet.canonical, request.model_names))
+    names = tuple(map(node.fleet.judged_as, request.model_names))
     async with node.projections.evaluation.reading(request.min_seq, own_seq=node.last_seq) as db:
         reply = await comparison.compare_models(db, replace(request, model_names=names))
     models = as_many_as_fit(reply.models)

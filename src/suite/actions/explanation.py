@@ -9,8 +9,15 @@ from typing import Final
 from suite.bus.service import Call, action
 from suite.errors import EventGone, InvalidRequest, NotADecision, TimeBeforeLog
 from suite.explanation.sentences import FACTS, sentences
-from suite.explanation.state import Residence, residence, told
-from suite.messages.actions.explanation import ExplainedEvent, ExplainReply, ExplainRequest, ModelState
+from suite.explanation.state import NodeLife, Residence, node_life, residence, told
+from suite.explanation.words import counted
+from suite.messages.actions.explanation import (
+    DrainedNode,
+    ExplainedEvent,
+    ExplainReply,
+    ExplainRequest,
+    ModelState,
+)
 from suite.messages.decisions import Decision
 from suite.messages.envelope import Recorded
 from suite.messages.events import Event, InstanceLoadStarted, InstanceUnloaded, RequestsRefused, WaitStarted
@@ -24,7 +31,7 @@ _EVER: Final = datetime.max.replace(tzinfo=UTC)
 """Until now: also events of nodes whose clocks are ahead count."""
 
 
-@action("explain")
+@action("explain", is_lookup=True)
 async def explain(node: Node, request: ExplainRequest, _: Call) -> ExplainReply:
     """Explain a model, an event, or what was in memory."""
     if request.seq is not None:
@@ -34,11 +41,15 @@ async def explain(node: Node, request: ExplainRequest, _: Call) -> ExplainReply:
     async with node.projections.history.reading(request.min_seq, own_seq=node.last_seq) as db:
         until = await _moment(node, db, request)
         model_id = None if request.model_id is None else await _known(node, db, request.model_id)
-        places = _places(await history.newest(db, until, model_id), await history.node_events(db, until))
+        lives = {name: node_life(facts) for name, facts in (await history.node_events(db, until)).items()}
+        places = _places(await history.newest(db, until, model_id), lives)
         listed = [] if model_id is None else await history.latest(db, model_id, until, request.limit)
+    draining: dict[str, int] = {}
     if model_id is None:
+        draining = {name: life.draining_seq for name, life in sorted(lives.items()) if life.draining_seq}
         places = {place: each for place, each in places.items() if each.state != "not_loaded"}
-    events = await _events(node, {*listed, *(seq for each in places.values() for seq in each.seqs)})
+    seqs = (seq for each in places.values() for seq in each.seqs)
+    events = await _events(node, {*listed, *draining.values(), *seqs})
     states = [await _state(node, *place, each, events) for place, each in sorted(places.items())]
     explained = [await _explained(node, events[seq]) for seq in listed if seq in events]
     kept = as_many_as_fit(states), as_many_as_fit(explained)
@@ -46,6 +57,11 @@ async def explain(node: Node, request: ExplainRequest, _: Call) -> ExplainReply:
         at=rfc3339(node.now() if until == _EVER else until),
         models=kept[0],
         events=kept[1],
+        nodes=tuple(
+            DrainedNode(node=name, seq=seq, sentences=sentences(events[seq]))
+            for name, seq in draining.items()
+            if seq in events
+        ),
         warnings=(
             *left_out(states, kept[0], "models"),
             *left_out(explained, kept[1], "events before these"),
@@ -81,9 +97,9 @@ async def _known(node: Node, db: Database, id_or_alias: str) -> str:
 
 
 def _places(
-    newest: Mapping[history.Place, Mapping[str, int]], node_events: Mapping[str, int]
+    newest: Mapping[history.Place, Mapping[str, int]], lives: Mapping[str, NodeLife]
 ) -> dict[history.Place, Residence]:
-    return {place: residence(facts, node_events.get(place[1], 0)) for place, facts in newest.items()}
+    return {place: residence(facts, lives.get(place[1], NodeLife())) for place, facts in newest.items()}
 
 
 async def _events(node: Node, seqs: Iterable[int]) -> dict[int, Recorded]:
@@ -158,4 +174,7 @@ async def _explain_event(node: Node, seq: int) -> ExplainReply:
 
 
 def _gone(count: int) -> tuple[str, ...]:
-    return (f"{count} events about it are not in the log any more",) if count > 0 else ()
+    if count <= 0:
+        return ()
+    are = "is" if count == 1 else "are"
+    return (f"{counted(count, 'event')} about it {are} not in the log any more",)

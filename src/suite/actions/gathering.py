@@ -75,7 +75,7 @@ def gathered(
             answers = await ask_all(
                 node,
                 name,
-                dict.fromkeys(node.fleet.others, asked),
+                dict.fromkeys(node.fleet.answering, asked),
                 kind,
                 call,
                 own=lambda: handler(node, request, call),
@@ -170,9 +170,10 @@ def said(sentences: Mapping[str, Iterable[str]]) -> tuple[str, ...]:
 
 def _asked(node: Node, request: Request) -> Request:
     """The request as other nodes get it: they send no signals, see what this one knows of the log, and need
-    not know by which other name a model is called here.
+    not know by which other name a model is called here; a name that says adapters too stays.
     """
-    if (model_id := getattr(request, "model_id", None)) is not None:
+    model_id = getattr(request, "model_id", None)
+    if model_id is not None and node.catalogue.variant(model_id) is None:
         request = replace(request, model_id=node.fleet.canonical(model_id))
     if getattr(request, "stream", False):
         request = replace(request, stream=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 
 import anyio
@@ -16,10 +17,12 @@ from suite.errors import (
     CannotGenerate,
     EmptyPrompt,
     GenerationNotFound,
+    InvalidPicture,
     InvalidRequest,
     UnsupportedContent,
 )
-from suite.messages.actions.chat import TEXT_PARTS, ChatMessage
+from suite.explanation.words import counted
+from suite.messages.actions.chat import PICTURE_PARTS, TEXT_PARTS, ChatMessage, ContentPart
 from suite.messages.actions.generation import (
     CancelGenerationReply,
     CancelGenerationRequest,
@@ -30,10 +33,14 @@ from suite.messages.actions.generation import (
 )
 from suite.messages.actor import Cleared, Handover
 from suite.messages.signals import Accepted
+from suite.node.adapters import given_adapters
 from suite.node.generations import CLEAR_SECONDS, HANDOVER_SECONDS
 from suite.node.node import Node, context_warnings
 from suite.node.snapshots import forget_snapshots
 from suite.tasks import background
+
+_IS_URL = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]*:").match
+"""Whether something is no base64 but a URL: of the web, of a file, or a data URL without base64."""
 
 
 @action(
@@ -59,15 +66,20 @@ async def generate_text(node: Node, request: GenerateTextRequest, call: Call) ->
         model = await _loadable(node, request, call)
         if model.info is not None and not model.info.generates:
             raise CannotGenerate
+        _check_reads_pictures(model, request.messages or ())
         warnings = (*call.warnings, *context_warnings(model, request.context_length))
         if request.stream:
             await call.send(Accepted(generation_id=generation_id, node=node.name))
+        adapters = await given_adapters(
+            node.settings, node.catalogue, model, request.model_id, request.adapters, new_id=node.new_id
+        )
         request = completed(request, model.file.entry.parameters, given)
         handover = Handover(
             generation_id=generation_id,
             request=request,
             warnings=warnings,
             former_node=node.fleet.former_node(model.model_id, request.conversation_id),
+            adapters=adapters,
         )
         terms = node.terms(
             request.load_wait_ms, request.keep_alive, stream=request.stream, priority=request.priority
@@ -138,7 +150,7 @@ def _cleared(_: ClearKvCacheRequest, replies: Mapping[str, ClearKvCacheReply]) -
     if len(done) <= 1:
         return done[0] if done else next(iter(replies.values()))
     return ClearKvCacheReply(
-        message=f"{tokens} tokens of {conversations} conversations are forgotten on {len(done)} nodes",
+        message=f"{_forgotten(tokens, conversations)} on {counted(len(done), 'node')}",
         cleared_conversations=conversations,
         cleared_tokens=tokens,
     )
@@ -202,18 +214,51 @@ def _told(cleared: Cleared) -> str:
     if not cleared.conversations:
         return "there was nothing to forget"
     later = f", of {cleared.generating} once their generation ends" if cleared.generating else ""
-    return f"{cleared.tokens} tokens of {cleared.conversations} conversations are forgotten{later}"
+    return f"{_forgotten(cleared.tokens, cleared.conversations)}{later}"
 
 
-def check_content(messages: Sequence[ChatMessage]) -> None:
-    """Raises UnsupportedContent for a part that is no text, with the path to it."""
+def _forgotten(tokens: int, conversations: int) -> str:
+    are = "is" if tokens == 1 else "are"
+    return f"{counted(tokens, 'token')} of {counted(conversations, 'conversation')} {are} forgotten"
+
+
+def check_content(messages: Sequence[ChatMessage], *, takes_pictures: bool = False) -> None:
+    """Raises UnsupportedContent or InvalidPicture for a part that no model reads, with the path to it."""
+    for field, part in _parts(messages):
+        _check_part(field, part, takes_pictures)
+
+
+def _parts(messages: Sequence[ChatMessage]) -> Iterator[tuple[str, ContentPart]]:
+    """Each part of their contents, with how to name it."""
     for index, message in enumerate(messages):
         for part, each in enumerate(message.content if isinstance(message.content, tuple) else ()):
-            if each.type not in TEXT_PARTS:
-                raise UnsupportedContent(
-                    f"field 'messages[{index}].content[{part}]' has the type {each.type!r}, and models "
-                    "read only text: send it as text, or leave it out"
-                )
+            yield f"field 'messages[{index}].content[{part}]'", each
+
+
+def _check_part(field: str, part: ContentPart, takes_pictures: bool) -> None:
+    read = TEXT_PARTS | PICTURE_PARTS if takes_pictures else TEXT_PARTS
+    if part.type not in read:
+        what = "text and pictures" if takes_pictures else "text"
+        raise UnsupportedContent(
+            f"{field} has the type {part.type!r}, and only {what} can be read: send it as text, or leave "
+            "it out"
+        )
+    if part.picture is not None and part.attached is None and _IS_URL(part.picture):
+        raise InvalidPicture(
+            f"{field} has the URL of a picture, and nothing is fetched from a network: send the picture "
+            "itself, as a data URL (data:image/png;base64,...)"
+        )
+
+
+def _check_reads_pictures(model: Model, messages: Sequence[ChatMessage]) -> None:
+    """Raises UnsupportedContent if there are pictures and the model reads none."""
+    if model.projector is not None:
+        return
+    for field, part in _parts(messages):
+        if part.picture is not None:
+            raise UnsupportedContent(
+                f"{field} is a picture, and {model.model_id} reads none: {model.reads_no_pictures}"
+            )
 
 
 def _check(request: GenerateTextRequest, call: Call) -> None:
@@ -223,7 +268,7 @@ def _check(request: GenerateTextRequest, call: Call) -> None:
         raise InvalidRequest("prompt and messages are both given: send one of them")
     if not request.prompt and not request.messages and not request.suffix:
         raise EmptyPrompt
-    check_content(request.messages or ())
+    check_content(request.messages or (), takes_pictures=True)
     if request.continue_ and (request.conversation_id is None or request.system_prompt is not None):
         raise InvalidRequest("continue needs the conversation_id of a conversation, and no system_prompt")
     if request.continue_ and not request.reuse:
@@ -236,6 +281,10 @@ def _check(request: GenerateTextRequest, call: Call) -> None:
 def _clashes(request: GenerateTextRequest) -> Iterator[tuple[bool, str]]:
     """What must not be sent together, each with whether it is, and what to do."""
     scores = request.prompt_logprobs is not None
+    yield (
+        scores and any(each.has_pictures for each in request.messages or ()),
+        ("prompt_logprobs of a picture do not exist: ask for them without pictures"),
+    )
     yield (
         not request.max_tokens and not scores,
         ("max_tokens is 0: ask for a token at least, or for prompt_logprobs"),

@@ -34,7 +34,7 @@ from suite.projections.scores import count_evaluations
 from suite.version import __version__
 
 
-@action("health_check", route="each")
+@action("health_check", route="each", is_lookup=True)
 async def health_check(node: Node, request: HealthCheckRequest, call: Call) -> HealthCheckReply:
     """Check the health of the nodes: it is HEALTHY, or degraded with the problems."""
     return _with_missing(await _health(node, request, call))
@@ -86,6 +86,7 @@ def health(node: Node) -> HealthCheckReply:
         models_loaded=node.models_loaded,
         models_tracked=len(node.catalogue.models),
         confinement=node.supervisor.confinement.found,
+        cores=node.supervisor.cores.processors.cores.value,
     )
     return HealthCheckReply(
         status=own.status,
@@ -100,6 +101,7 @@ def health(node: Node) -> HealthCheckReply:
         foreign_messages=foreign.messages,
         first_foreign_message=None if foreign.first is None else told(foreign.first),
         nodes=tuple(sorted({node.name, *node.fleet.others})),
+        stopping=node.fleet.stopping,
         draining=node.fleet.draining,
         node_health=(own,),
         fleet_models=_fleet_models(node),
@@ -127,7 +129,7 @@ def _log_servers(node: Node) -> LogServers | None:
     )
 
 
-@action("get_stats", route="each")
+@action("get_stats", route="each", is_lookup=True)
 @gathered("get_stats", merged_stats)
 async def get_stats(node: Node, _: GetStatsRequest, __: Call) -> GetStatsReply:
     """Get counts since the nodes' start, and their memory; ``metrics`` has the counts of older services."""
@@ -171,7 +173,7 @@ def _fleet_models(node: Node) -> int:
     return len(node.fleet.inventory.model_ids | node.catalogue.models.keys())
 
 
-@action("get_log_end")
+@action("get_log_end", is_lookup=True)
 async def get_log_end(node: Node, _: GetLogEndRequest, __: Call) -> GetLogEndReply:
     """Where the log ends: what a reader of its mirror waits for, to miss nothing."""
     return GetLogEndReply(last_seq=(await node.log.extent()).last_seq)

@@ -59,7 +59,7 @@ async def create_key(node: Node, request: CreateKeyRequest, call: Call) -> Creat
     )
 
 
-@action("list_keys")
+@action("list_keys", is_lookup=True)
 async def list_keys(node: Node, request: ListKeysRequest, _: Call) -> ListKeysReply:
     """List the keys, by name. They are read from the log, which has few events about keys."""
     keys, made_at = Keys(), dict[str, datetime]()

@@ -84,7 +84,7 @@ def _likeliest(every: Iterable[C]) -> dict[str, C]:
     return found
 
 
-@action("predict_models", route="each")
+@action("predict_models", route="each", is_lookup=True)
 @gathered("predict_models", _merged_forecast, seconds=lambda _: LEARNING_SECONDS)
 async def predict_models(node: Node, request: PredictModelsRequest, _: Call) -> PredictModelsReply:
     """Predict which models will be used next, the likeliest first."""
@@ -104,7 +104,7 @@ async def predict_models(node: Node, request: PredictModelsRequest, _: Call) -> 
     )
 
 
-@action("get_predictions", route="each")
+@action("get_predictions", route="each", is_lookup=True)
 @gathered("get_predictions", _merged_predictions, seconds=lambda _: LEARNING_SECONDS)
 async def get_predictions(node: Node, request: GetPredictionsRequest, _: Call) -> GetPredictionsReply:
     """Show how likely models are to be used, and what became of bets on them."""

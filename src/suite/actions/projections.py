@@ -31,7 +31,7 @@ REBUILD_SECONDS: Final = 3600.0
 """How long other nodes may take to rebuild a read model; one that is lost is not waited for."""
 
 
-@action("get_errors")
+@action("get_errors", is_lookup=True)
 async def get_errors(node: Node, request: GetErrorsRequest, _: Call) -> GetErrorsReply:
     """Get errors, newest first."""
     if request.model_id is not None:
@@ -40,7 +40,7 @@ async def get_errors(node: Node, request: GetErrorsRequest, _: Call) -> GetError
         return await errors(db, request)
 
 
-@action("get_error_groups")
+@action("get_error_groups", is_lookup=True)
 async def get_error_groups(node: Node, request: GetErrorGroupsRequest, _: Call) -> GetErrorGroupsReply:
     """Count errors by their type, model and node."""
     if request.model_id is not None:
@@ -49,7 +49,7 @@ async def get_error_groups(node: Node, request: GetErrorGroupsRequest, _: Call) 
         return await error_groups(db, request)
 
 
-@action("get_fleet")
+@action("get_fleet", is_lookup=True)
 async def get_fleet(node: Node, request: GetFleetRequest, _: Call) -> GetFleetReply:
     """Get the models of all nodes, with statistics of their loads."""
     async with node.projections.catalogue.reading(request.min_seq, own_seq=node.last_seq) as db:

@@ -65,10 +65,11 @@ async def _load(node: Node, model: Model, request: LoadModelRequest, call: Call)
         loaded = instance.phase == "loaded"
         if loaded and instance.unrecorded is not None:
             raise _unrecorded(f"{model.model_id} is loaded", instance.unrecorded)
+        where = f" on {node.name}" if node.fleet.others or request.node is not None else ""
         return LoadModelReply(
             model_id=model.model_id,
             loaded=loaded,
-            message=f"{model.model_id} is {'loaded' if loaded else 'being loaded'}",
+            message=f"{model.model_id} is {'loaded' if loaded else 'being loaded'}{where}",
             seq=instance.seq,
             load_ms=instance.load_ms or 0.0,
             resident_bytes=instance.resident_bytes,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import anyio
 
 from suite.bus.service import Call, action
+from suite.catalogue import Model
 from suite.errors import Cancelled, NodeNotFound
 from suite.messages.actions.transfers import PushedModel, PushModelReply, PushModelRequest
 from suite.messages.signals import Copying
@@ -27,7 +28,7 @@ async def _push(node: Node, request: PushModelRequest, call: Call) -> PushModelR
             await call.send(copying)
 
     nodes = _targets(node, request.nodes)
-    model = await node.loadable(request.model_id)
+    model = await _copied(node, request.model_id)
     pushes = node.transfers.pushes
     content = await pushes.content(model)
     here = [PushedModel(node=node.name, state="present", model_id=model.model_id, path=str(model.path))]
@@ -39,6 +40,15 @@ async def _push(node: Node, request: PushModelRequest, call: Call) -> PushModelR
         sha256=content.sha256,
         nodes=tuple(sorted((here if node.name in nodes else []) + outcomes, key=lambda each: each.node)),
     )
+
+
+async def _copied(node: Node, model_id: str) -> Model:
+    """The model, or the adapter, whose files are copied. Raises what `Node.loadable` raises."""
+    file = node.catalogue.models.get(node.catalogue.meant(model_id))
+    if file is None or file.adapter is None:
+        return await node.loadable(model_id)
+    await node.catalogue.look(file)
+    return file
 
 
 def _targets(node: Node, asked: tuple[str, ...]) -> tuple[str, ...]:

@@ -23,7 +23,7 @@ async def record_usage(node: Node, request: RecordUsageRequest, call: Call) -> R
     return RecordUsageReply(message=f"usage of {event.model_id} is recorded", seq=seq)
 
 
-@action("usage")
+@action("usage", is_lookup=True)
 async def usage(node: Node, request: UsageRequest, _: Call) -> UsageReply:
     """Count the uses of models, grouped by model, time or conversation."""
     if request.model_id is not None:

@@ -22,11 +22,13 @@ from suite.actors.choice import PendingChoice
 from suite.actors.feed import Feed, TextDelta
 from suite.actors.metrics import timings, usage
 from suite.actors.moving import Moving
+from suite.actors.pictures import Pictures
 from suite.actors.preparation import engine_request, prepare
 from suite.actors.tracing import generating, note_answer, note_text, operation_of
 from suite.bus.absence import Absence
 from suite.bus.connection import Connection
 from suite.bus.service import terminate
+from suite.engine.adapters import Adapter, adapter_set
 from suite.engine.generation import EngineRequest, Generation
 from suite.engine.grammar.grammar import Grammars
 from suite.engine.prompts.prompt import Prompter
@@ -35,10 +37,10 @@ from suite.engine.thread import EngineThread
 from suite.errors import SuiteError, TooLarge
 from suite.identity import Clock
 from suite.log import Log
-from suite.messages.actions.base import brief
+from suite.messages.actions.base import AdapterChoice, brief
 from suite.messages.actions.generation import Choice, GenerateTextReply, Timings, Usage
 from suite.messages.actor import ActorSpec, Finished, GenerationProgress, Handover
-from suite.messages.events import Generated, Outcome
+from suite.messages.events import AppliedAdapter, Generated, Outcome
 from suite.messages.logprobs import PromptToken
 from suite.messages.signals import HEARTBEAT_SECONDS, Chunk, Heartbeat, Signal
 from suite.messages.subjects import Subjects
@@ -65,6 +67,7 @@ class GenerationResources(msgspec.Struct, frozen=True, kw_only=True):
     log: Log
     engine: EngineThread
     prompter: Prompter
+    pictures: Pictures
     grammars: Grammars
     clock: Clock
     new_seed: Callable[[], int]
@@ -84,6 +87,8 @@ class ClientGeneration:
         self._warnings = handover.warnings
         self._waited_ms = handover.waited_ms
         self._former_node = handover.former_node
+        self._adapters = handover.adapters
+        self._version = handover.version
         self._reply = reply
         self._receipt = receipt
         self._resources = resources
@@ -163,6 +168,8 @@ class ClientGeneration:
             prompt_tokens=tokens.prompt_tokens,
             reused_tokens=tokens.reused_tokens,
             completion_tokens=tokens.completion_tokens,
+            drafted_tokens=tokens.drafted_tokens,
+            accepted_tokens=tokens.accepted_tokens,
             outcome=self._outcome,
             seq=seq,
             unsaved_tokens=_unsaved_tokens(self._generations),
@@ -224,8 +231,15 @@ class ClientGeneration:
         with self._preparing as preparing:
             if deadline is not None:
                 preparing.deadline = anyio.current_time() + deadline - resources.clock()
+            request = await resources.pictures.placed(request)
             prepared = await prepare(
-                request, resources.prompter, resources.grammars, session, seed=self._seed, deadline=deadline
+                request,
+                resources.prompter,
+                resources.grammars,
+                session,
+                seed=self._seed,
+                deadline=deadline,
+                adapters=adapter_set(Adapter(each.sha256, each.path, each.scale) for each in self._adapters),
             )
             self._check_scores(len(prepared.requests[0].prompt))
             self._truncated_tokens = prepared.truncated_tokens
@@ -253,7 +267,7 @@ class ClientGeneration:
         """Take over the conversation from the node that has had it, if that is another one."""
         moving, node, id = self._resources.moving, self._former_node, request.conversation_id
         if moving is not None and node and id is not None and request.reuse:
-            await moving.bring(node, id, request.prompt, is_needed=request.continues)
+            await moving.bring(node, id, request.prompt, request.adapters, is_needed=request.continues)
 
     def _forgets(self) -> tuple[str, ...]:
         """A warning if the other answers take the only slot from the conversation."""
@@ -346,12 +360,16 @@ class ClientGeneration:
                     prompt_tokens=tokens.prompt_tokens,
                     reused_tokens=tokens.reused_tokens,
                     completion_tokens=tokens.completion_tokens,
+                    drafted_tokens=tokens.drafted_tokens or UNSET,
+                    accepted_tokens=tokens.accepted_tokens if tokens.drafted_tokens else UNSET,
                     queue_ms=times.queue_ms,
                     time_to_first_token_ms=times.time_to_first_token_ms,
                     generation_ms=times.generation_ms,
                     outcome=self._outcome,
                     waited_ms=self._waited_ms,
                     requester=UNSET if self._request.requester is None else self._request.requester,
+                    adapters=self._applied or UNSET,
+                    version=self._version or UNSET,
                 ),
                 # A generation repeated under the same id, because its outcome was unknown, counts once.
                 id=str(uuid5(NAMESPACE_OID, f"{spec.model_id}\n{self._id}")),
@@ -416,6 +434,8 @@ class ClientGeneration:
             logprobs=first.logprobs,
             prompt_logprobs=self._prompt_logprobs,
             model_id=self._resources.spec.model_id,
+            adapters=tuple(AdapterChoice(id=each.id, scale=each.scale) for each in self._adapters),
+            version=self._version or None,
             generation_id=self._id,
             conversation_id=asked.conversation_id,
             using_kv_cache=tokens.reused_tokens > 0,
@@ -439,6 +459,12 @@ class ClientGeneration:
 
     def _finished_choices(self) -> tuple[Choice, ...]:
         return tuple(choice.finished(self._request, self._id, self._outcome) for choice in self._choices)
+
+    @property
+    def _applied(self) -> tuple[AppliedAdapter, ...]:
+        return tuple(
+            AppliedAdapter(id=each.id, sha256=each.sha256, scale=each.scale) for each in self._adapters
+        )
 
     @property
     def _finish_reasons(self) -> list[str]:

@@ -31,6 +31,8 @@ def usage(choices: Sequence[Generation]) -> Usage:
         reused_tokens=choices[0].reused_tokens,
         completion_tokens=sum(choice.completion_tokens for choice in choices),
         reasoning_tokens=sum(choice.reasoning_tokens for choice in choices),
+        drafted_tokens=sum(choice.drafted_tokens for choice in choices),
+        accepted_tokens=sum(choice.accepted_tokens for choice in choices),
     )
 
 
@@ -93,11 +95,17 @@ class StepReports:
         self._steps.append(Step(*step))
 
     async def run(self) -> None:
-        """Tell of them until cancelled."""
-        while True:
-            await anyio.sleep(_REPORT_SECONDS)
-            while self._steps:
-                self._pipe.report(Stepped(steps=tuple(self._taken())))
+        """Tell of them until cancelled, of the last ones too."""
+        try:
+            while True:
+                await anyio.sleep(_REPORT_SECONDS)
+                self._tell()
+        finally:
+            self._tell()
+
+    def _tell(self) -> None:
+        while self._steps:
+            self._pipe.report(Stepped(steps=tuple(self._taken())))
 
     def _taken(self) -> Iterator[Step]:
         for _ in range(min(len(self._steps), _STEPS_A_REPORT)):

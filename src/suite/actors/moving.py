@@ -19,6 +19,7 @@ from suite.actors.state_key import content_of, state_key
 from suite.bus.connection import Connection
 from suite.conversation_store import ConversationStore
 from suite.domain.moving import LATENCY_SECONDS, patience_seconds
+from suite.engine.adapters import NO_ADAPTERS, AdapterSet
 from suite.engine.engine import Engine
 from suite.engine.snapshots.file import InvalidSnapshotFile, Saved
 from suite.engine.thread import EngineThread
@@ -76,12 +77,21 @@ class Moving:
 
     # --- from other nodes -----------------------------------------------------------------------------------
 
-    async def bring(self, node: str, conversation_id: str, prompt: list[int], *, is_needed: bool) -> None:
+    async def bring(
+        self,
+        node: str,
+        conversation_id: str,
+        prompt: list[int],
+        adapters: AdapterSet = NO_ADAPTERS,
+        *,
+        is_needed: bool,
+    ) -> None:
         """Take over a conversation from the node that has had it, if it comes.
 
-        `is_needed`: the prompt is only the new turn, and cannot be read without what was before.
+        `adapters`: what the prompt is read with. `is_needed`: the prompt is only the new turn, and cannot be
+        read without what was before.
         """
-        reading = await self._run(lambda engine: engine.reading_seconds(prompt, conversation_id))
+        reading = await self._run(lambda engine: engine.reading_seconds(prompt, conversation_id, adapters))
         patience = NEEDED_SECONDS if is_needed else patience_seconds(len(prompt), reading_seconds=reading)
         if patience <= LATENCY_SECONDS:
             return

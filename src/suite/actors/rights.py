@@ -55,12 +55,12 @@ class _Peer(NamedTuple):
 
 
 def rights(spec: ActorSpec, *, memory_bytes: int, environ: Mapping[str, str] = os.environ) -> Rights:
-    """The rights of the process of this model. Makes the directories that it writes to."""
+    """The rights of the process of this model, whose directories are there (`make_directories`)."""
     uses_gpus = bool(gpus.devices())
     exports = spec.tracing.mode == "otlp"
     peers = [*_nats(spec), *(_collectors(environ) if exports else ())]
     return Rights(
-        read=tuple(map(Path, _read(spec, environ))),
+        read=(*map(Path, _read(spec, environ)), *_given(spec)),
         write=tuple(_written(spec)),
         ports=tuple({peer.port for peer in peers}),
         # gRPC sorts addresses as if it sent them something.
@@ -75,20 +75,32 @@ def rights(spec: ActorSpec, *, memory_bytes: int, environ: Mapping[str, str] = o
 
 def _read(spec: ActorSpec, environ: Mapping[str, str]) -> Iterator[str]:
     yield from (spec.model_path, *spec.model_files.paths)
-    named = (spec.chat_template, spec.nats.ca_file, spec.nats.credentials_file)
+    if spec.draft is not None:
+        yield from (spec.draft.model_path, *spec.draft.paths)
+    named = (spec.projector, spec.chat_template, spec.nats.ca_file, spec.nats.credentials_file)
     yield from filter(None, (*named, *map(environ.get, _CERTIFICATES)))
+
+
+def make_directories(spec: ActorSpec) -> None:
+    """Make the directories that it uses, for its user alone: confined, it cannot change their modes."""
+    for directory in (*_written(spec), *_given(spec)):
+        with suppress(OSError):  # it is told when something is written
+            make_private(directory)
+            for folder, _, _ in os.walk(directory):
+                make_private(Path(folder))
+
+
+def _given(spec: ActorSpec) -> Iterator[Path]:
+    """The directory in which its node puts adapters later."""
+    if spec.adapters is not None:
+        yield Path(spec.adapters)
 
 
 def _written(spec: ActorSpec) -> Iterator[Path]:
     """The directories of its snapshots and of spans."""
     snapshots = None if spec.snapshots is None else spec.snapshots.directory
     spans = None if spec.tracing.mode == "off" else spec.tracing.store
-    for directory in filter(None, (snapshots, spans)):
-        with suppress(OSError):  # it is told when something is written
-            make_private(Path(directory))
-            for folder, _, _ in os.walk(directory):  # confined, it cannot change their modes
-                make_private(Path(folder))
-        yield Path(directory)
+    yield from map(Path, filter(None, (snapshots, spans)))
 
 
 def _file_bytes(spec: ActorSpec) -> int:

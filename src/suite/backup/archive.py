@@ -88,7 +88,10 @@ class ArchiveWriter:
         """Begin one, beside where it is to be. Raises FileNameTaken, OSError."""
         if await anyio.Path(path).exists():
             raise FileNameTaken(f"{path} is there already, and stays: choose another name")
-        descriptor, name = tempfile.mkstemp(_PART_SUFFIX, f"{path.name}.", path.parent)
+        try:
+            descriptor, name = tempfile.mkstemp(_PART_SUFFIX, f"{path.name}.", path.parent)
+        except OSError as error:  # it names a file of which nobody has heard
+            raise OSError(error.errno, error.strerror, str(path)) from None
         part = Path(name)
         try:
             with os.fdopen(descriptor, "wb") as file, zipfile.ZipFile(file, "w") as archive:

@@ -98,7 +98,7 @@ class Connection:
         self._subscriptions: set[Subscription] = set()
         self._streams: set[Stream] = set()
         self._denied: set[str] = set()
-        self._told: set[tuple[str, str]] = set()
+        self._told: set[str] = set()
         self._is_regaining = False
         self._replies = Replies(self.new_inbox())
         self.max_payload = 0
@@ -477,6 +477,11 @@ class Connection:
             )
         if user is None:
             return f"NATS at {self.url} wants to know who you are: give it a user and a password"
+        if not self._access.password:
+            return (
+                f"NATS at {self.url} refused the user {user!r}, who has no password here: "
+                "set SUITE_NATS_PASSWORD"
+            )
         return (
             f"NATS at {self.url} refused the user {user!r}: its password is wrong or was changed, or it was "
             f"revoked; for the service's own server `suite credentials show {user}` has the right one"
@@ -506,18 +511,20 @@ class Connection:
             log.log(level, "nats: %r", error)
             return
         verb, subject = violation.groups()
-        if (verb, subject) not in self._told:
-            log.error("this user may not use %s: permissions violation for %s", subject, verb)
-        self._told.add((verb, subject))
         if verb == "subscription":
+            self._tell_denied(f"this user may not listen to {subject}")
             self._denied.add(subject)
             if not self._is_regaining:
                 self._is_regaining = True
                 self._tasks.start_soon(self._regain)
-        else:
-            self._replies.deny(subject)
-            for stream in self._streams:
-                stream.deny(subject)
+        elif not any([self._replies.deny(subject), *(stream.deny(subject) for stream in self._streams)]):
+            self._tell_denied(f"this user may not send to {subject}")
+
+    def _tell_denied(self, what: str) -> None:
+        """Log once what the server denies, where nobody waits for an answer and so gets the error."""
+        if what not in self._told:
+            log.error("%s: permissions violation", what)
+        self._told.add(what)
 
     async def _regain(self) -> None:
         """Subscribe again to what is denied until nothing is: the server gives nothing back by itself.

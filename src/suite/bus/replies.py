@@ -61,14 +61,15 @@ class Replies:
         for answer, _ in self._waiting.values():
             _settle(answer, error)
 
-    def deny(self, subject: str) -> None:
+    def deny(self, subject: str) -> bool:
         """Fail the requests to a subject that the server did not let this user publish to.
 
-        The server reports the subject in lower case.
+        The server reports the subject in lower case. Returns whether there were any.
         """
-        for answer, asked in self._waiting.values():
-            if asked.lower() == subject:
-                _settle(answer, AccessDenied(f"this user may not send to {asked}: use one that may"))
+        denied = [(answer, asked) for answer, asked in self._waiting.values() if asked.lower() == subject]
+        for answer, asked in denied:
+            _settle(answer, AccessDenied(f"this user may not send to {asked}: use one that may"))
+        return bool(denied)
 
 
 def _settle(answer: Answer, outcome: Msg | SuiteError) -> None:

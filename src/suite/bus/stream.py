@@ -42,13 +42,15 @@ class Stream:
         else:
             self._waiting.put_nowait(None)
 
-    def deny(self, subject: str) -> None:
+    def deny(self, subject: str) -> bool:
         """End the iteration if this is its subject, to which the server did not let this user publish.
 
-        The server reports the subject in lower case.
+        The server reports the subject in lower case. Returns whether it is.
         """
-        if self._subject.lower() == subject:
+        is_denied = self._subject.lower() == subject
+        if is_denied:
             self.fail(AccessDenied(f"this user may not send to {self._subject}: use one that may"))
+        return is_denied
 
     def fail(self, error: SuiteError) -> None:
         """End the iteration with an error, after the answers that have already arrived."""

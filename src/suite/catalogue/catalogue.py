@@ -24,8 +24,10 @@ import anyio.to_thread
 import msgspec
 
 from suite import data_directory
+from suite.catalogue import variants
 from suite.catalogue.digests import DigestCache, just_changed, sha256
 from suite.catalogue.directories import Directories, Listing
+from suite.catalogue.draft import with_drafts
 from suite.catalogue.files import ModelFile
 from suite.catalogue.ids import Ids
 from suite.catalogue.inspection import Inspection, part_paths, unreadable
@@ -33,11 +35,19 @@ from suite.catalogue.looks import Looks
 from suite.catalogue.model import Changes, Model, changes_between, with_claim_checked, with_digest_before
 from suite.catalogue.names import printable
 from suite.catalogue.outage import Outage, outage_problems
+from suite.catalogue.variants import Variant
 from suite.catalogue.watch import identities, ticks
 from suite.config import FollowLinks, ModelSettings
 from suite.domain.footprint import NOTHING, Footprint
 from suite.engine.gguf.signature import Signature
-from suite.errors import ModelFileGone, ModelFileIncomplete, ModelFileInvalid, ModelNotFound, SuiteError
+from suite.errors import (
+    DraftModelUnfit,
+    ModelFileGone,
+    ModelFileIncomplete,
+    ModelFileInvalid,
+    ModelNotFound,
+    SuiteError,
+)
 
 logger = logging.getLogger("suite.catalogue")
 
@@ -74,6 +84,7 @@ class Catalogue:
         self._clock = clock
         self._models: dict[str, Model] = {}
         self._aliases: dict[str, str] = {}
+        self._variants: dict[str, Variant] = {}
         self._missing: dict[str, str] = {}
         self._outages = directories.unlisted()
         self._unsettled: dict[str, tuple[Signature, float]] = {}
@@ -116,6 +127,15 @@ class Catalogue:
         return self._models
 
     @property
+    def variants(self) -> Mapping[str, Variant]:
+        """The models of their own name that are another model with adapters, by name."""
+        return self._variants
+
+    def variant(self, id_or_alias: str) -> Variant | None:
+        """What a name stands for that is a model with adapters; None: it is none, or no name at all."""
+        return self._variants.get(self.meant(id_or_alias))
+
+    @property
     def directories(self) -> Mapping[Path, str | None]:
         """The model directories, each with the reason why the last scan could not read it."""
         return {path: self._unread.get(path) for path in self._directories.paths}
@@ -149,8 +169,25 @@ class Catalogue:
         raise ModelNotFound(f"no model {id_or_alias!r}: {self._suggestion(id_or_alias)}")
 
     def canonical(self, id_or_alias: str) -> str:
-        """The id behind an alias; any other text is returned as it is, even if there is no such model."""
-        return id_or_alias if id_or_alias in self._models else self._aliases.get(id_or_alias, id_or_alias)
+        """The id behind an alias, before a version's number, or of the model that a variant loads.
+
+        Any other text is returned as it is, even if there is no such model.
+        """
+        id = self.meant(id_or_alias)
+        variant = self._variants.get(id)
+        return id if variant is None else variant.base
+
+    def meant(self, id_or_alias: str) -> str:
+        """The id or the variant behind an alias, or before a version's number; any other text as it is."""
+        if self._is_name(id_or_alias):
+            return id_or_alias
+        if (meant := self._aliases.get(id_or_alias)) is not None:
+            return meant
+        name, at, _ = id_or_alias.rpartition("@")
+        return name if at and name in self._models else id_or_alias
+
+    def _is_name(self, text: str) -> bool:
+        return text in self._models or text in self._variants
 
     def check_present(self, model: Model) -> Signature:
         """Check, without reading it, that a file is still the one that was inspected, or was only touched.
@@ -265,15 +302,15 @@ class Catalogue:
         return await self._ask(math.inf, identities, self._directories.paths)
 
     async def digest(self, model_id: str) -> str:
-        """The SHA-256 of a model's file; of a split file, of its parts one after the other.
+        """The SHA-256 of a model's or an adapter's file; of a split file, of its parts one after the other.
 
         Each content is read once, in a thread, one file at a time. Raises ModelNotFound, ModelFileGone, and
         ModelFileInvalid when the file cannot be read or changes meanwhile.
         """
-        if (known := self.resolve(model_id).sha256) is not None:  # it needs no turn
+        if (known := self._of_id(model_id).sha256) is not None:  # it needs no turn
             return known
         async with self._hashing:
-            model = self.resolve(model_id)
+            model = self._of_id(model_id)
             if model.sha256 is not None:
                 return model.sha256
             found = await self._hash(model)
@@ -285,6 +322,10 @@ class Catalogue:
                 logger.warning("%s", now.error.message)
                 raise now.error.copy()
         return found
+
+    def _of_id(self, model_id: str) -> Model:
+        """What has this id itself, an adapter too. Raises ModelNotFound and ModelFileGone."""
+        return self._models.get(model_id) or self.resolve(model_id)
 
     async def _hash(self, model: Model) -> str:
         stop = threading.Event()
@@ -350,7 +391,8 @@ class Catalogue:
                 now[id] = msgspec.structs.replace(model, outage=listing.outages[id])
             elif id in listing.files and id not in now and id not in fresh:
                 now[id] = _as_it_is(model, listing.files[id])
-        self._models = dict(sorted((now | fresh).items()))
+        self._models = with_drafts(dict(sorted((now | fresh).items())))
+        self._variants = variants.found(self._models, self._settings)
         self._outages, self._missing, self._scanned = listing.outages, listing.missing, True
         self._unread = {outage.path: outage.reason for outage in listing.unreadable}
         self._tell(listing)
@@ -360,7 +402,8 @@ class Catalogue:
     def _tell(self, listing: Listing) -> None:
         """Keep what the scan found wrong, and log what is new of it."""
         problems = outage_problems(listing.outages, listing.unreadable)
-        warnings = tuple(printable(text) for text in (*listing.warnings, *self._name_aliases()))
+        found = (*listing.warnings, *self._name_aliases(), *self._wrong_variants(), *self._unfit_drafts())
+        warnings = tuple(printable(text) for text in found)
         for text in (*problems, *warnings):
             if text not in (*self._unreadable, *self.warnings):
                 logger.warning("%s", text)
@@ -369,15 +412,25 @@ class Catalogue:
     def _name_aliases(self) -> tuple[str, ...]:
         warnings: list[str] = []
         self._aliases = {}
-        for model_id, model in self._models.items():
-            for alias in model.settings.aliases:
-                other = alias if alias in self._models else self._aliases.setdefault(alias, model_id)
+        unfiled = [name for name in self._variants if name not in self._models]
+        names = {id: model.settings.aliases for id, model in self._models.items()}
+        names |= {name: self._settings[name].aliases for name in unfiled}
+        for model_id, aliases in names.items():
+            for alias in aliases:
+                other = alias if alias in names else self._aliases.setdefault(alias, model_id)
                 if other != model_id:
                     warnings.append(f"the alias {alias!r} of {model_id} is ignored: it means {other} already")
         return tuple(warnings)
 
+    def _wrong_variants(self) -> Iterable[str]:
+        return variants.problems(self._variants, self._models, self._settings)
+
+    def _unfit_drafts(self) -> tuple[str, ...]:
+        errors = (model.error for model in self._models.values())
+        return tuple(error.message for error in errors if isinstance(error, DraftModelUnfit))
+
     def _suggestion(self, asked: str) -> str:
-        names = {name.casefold(): name for name in (*self._models, *self._aliases)}
+        names = {name.casefold(): name for name in (*self._models, *self._variants, *self._aliases)}
         same = [name for name in names if name.endswith(f"/{asked.casefold()}")]
         near = same[:3] or _nearest(asked.casefold()[:_COMPARED], names)
         if near:

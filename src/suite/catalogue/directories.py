@@ -69,7 +69,7 @@ class Directories:
         bindings = self._bindings(files, configured, away)
         self._leave_out(files, away, settings, missing)
         absent = sorted(settings.keys() - files.keys())
-        warnings.extend(missing[id] for id in absent if settings[id].enabled)
+        warnings.extend(missing[id] for id in absent if settings[id].enabled and id in missing)
         return Listing(
             files=files,
             outages=away,
@@ -187,6 +187,8 @@ class Directories:
                 files.pop(id, None)
                 away.pop(id, None)
                 missing[id] = f"{id} is switched off by `enabled = false`"
+            elif its.base is not None and its.model_path is None and id not in files:
+                continue  # a name for a model with adapters
             elif id in away:
                 missing[id] = f"{id} is configured, but {away[id]}"
             elif id not in files:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from suite.config import Configuration, Settings
 
 _SECRETS: Final = {"nats.password"}
+_OF_OWN_SERVER: Final = ("nats.port", "nats.listen", "nats.join", "nats.cluster_file")
 
 
 def settings_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -103,7 +104,11 @@ def load_configured(file: Path | None, flags: Mapping[str, Any]) -> Configuratio
     nats |= {name: given.pop(name, None) for name in ("port", "join", "cluster_file")}
     http = {"listen": given.pop("http", None)}
     configuration = load_configuration(file, flags={**given, "nats": nats, "http": http})
-    warnings = (*configuration.warnings, *_too_many_threads(configuration.settings))
+    warnings = (
+        *configuration.warnings,
+        *_too_many_threads(configuration.settings),
+        *_of_no_own_server(configuration),
+    )
     return msgspec.structs.replace(configuration, warnings=warnings)
 
 
@@ -118,6 +123,15 @@ def _too_many_threads(settings: Settings) -> Iterator[str]:
                 f'models."{name}".n_threads is {model.n_threads}, but there are CPUs for {cpus.value} '
                 f"({cpus.origin}): the model will use {cpus.value}, as more would only make it slower"
             )
+
+
+def _of_no_own_server(configuration: Configuration) -> Iterator[str]:
+    """A warning for each given setting of the node's own server, where it has none."""
+    if configuration.settings.nats.url is None:
+        return
+    for name in _OF_OWN_SERVER:
+        if (origin := configuration.origins[name]) != "default":
+            yield f"{name} has no effect ({origin}): with nats.url the node starts no NATS server of its own"
 
 
 @click.command()

@@ -108,6 +108,11 @@ def _show(evaluations: Iterable[ModelEvaluation]) -> None:
     "evaluation_id",
     help="Id of the evaluation; logging the same id again changes nothing.  [default: a new one]",
 )
+@click.option(
+    "--version",
+    type=click.IntRange(1),
+    help="Which version of the model was evaluated.  [default: the one that it is at]",
+)
 @time_option("When it was evaluated. Default: now.")
 @client_command
 def log_evaluation(
@@ -120,6 +125,7 @@ def log_evaluation(
     latency_ms: float,
     data: Any,
     evaluation_id: str | None,
+    version: int | None,
     time: str | None,
 ) -> None:
     """Log an evaluation of MODEL in the cycle CYCLE, with the trust score TRUST from 0 to 1.
@@ -142,6 +148,7 @@ def log_evaluation(
             comparison_data=data,
             evaluation_id=evaluation_id,
             evaluation_timestamp=time,
+            version=version,
         )
 
     reply = target.run(work)

@@ -43,7 +43,7 @@ def explain(target: Target, model: str | None, seq: int | None, at: str | None, 
     """Say why MODEL is loaded, waits or is not loaded, and what happened to it, from the log alone.
 
     Each decision says who could have left, who did, and what would have changed it. Without MODEL: all models
-    that are in memory or waited for. A time without an offset is local.
+    that are in memory or waited for, and nodes that are being drained. A time without an offset is local.
 
     \b
     Examples:
@@ -75,6 +75,8 @@ def _show(reply: ExplainReply, *, of_event: bool) -> None:
         click.echo(f"warning: {warning}", err=True)
     for state in reply.models:
         _say(state.sentences)
+    for node in reply.nodes:
+        _say(node.sentences)
     if not reply.models and not of_event:
         click.echo(f"nothing was in memory or waited for at {local_time(reply.at)}, as far as the log says")
     for event in reply.events:

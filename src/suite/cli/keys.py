@@ -77,7 +77,7 @@ def list_(target: Target) -> None:
     "endpoints",
     type=click.Choice(get_args(KeyEndpoint)),
     multiple=True,
-    help="What it may be used for; may be repeated.  [default: all but admin]",
+    help="What it may be used for; may be repeated.  [default: all but view and admin]",
 )
 @click.option(
     "--requests-per-minute", type=click.IntRange(1), help="How many requests a minute.  [default: no limit]"

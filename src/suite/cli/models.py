@@ -119,7 +119,18 @@ def _remark(model: ModelInfo, folders: Sequence[str]) -> str:
     source: str = _folder(model, folders) if model.source == "directory" else model.source
     if model.repository is not None and model.repository not in model.model_id:
         source = f"{source} {model.repository}"
-    return ", ".join(filter(None, (source, model.error or ", ".join(model.aliases))))
+    return ", ".join(filter(None, (source, _stands_for(model), model.error or ", ".join(model.aliases))))
+
+
+def _stands_for(model: ModelInfo) -> str:
+    """What a model with adapters consists of."""
+    variant = model.variant
+    if variant is None:
+        return ""
+    if variant.base is None:
+        return f"adapter for {' or '.join(variant.fits)}" if variant.fits else ""
+    others = [each.id for each in variant.adapters if each.id != model.model_id]
+    return f"{variant.base} with {' and '.join(others)}" if others else f"adapter for {variant.base}"
 
 
 def _folder(model: ModelInfo, folders: Sequence[str]) -> str:

@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 Callback: TypeAlias = Callable[..., Any]
 
-_IDS: Final = ("model", "models", "only")
-"""The arguments that name a model."""
+_IDS: Final = ("model", "models", "only", "id", "generation_id", "node", "nodes")
+"""The arguments that name something."""
 COMPLETION_SECONDS: Final = 1.0
 """How long the service may take to say what could be typed. A person waits for this after pressing Tab."""
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
@@ -53,6 +53,15 @@ class Target(NamedTuple):
             self.nats_url, user=self.nats_user, password=password, data_dir=self.data_dir, name=_own_name()
         ) as client:
             yield client if self.on_node is None else client.on_node(self.on_node)
+
+    @property
+    def own_data_dir(self) -> Path | None:
+        """The data directory of the service; None if it is found by its URL, and may be on any machine."""
+        from suite.config import chosen_data_dir
+
+        if self.nats_url is not None or (self.data_dir is None and os.environ.get("SUITE_NATS_URL")):
+            return None
+        return chosen_data_dir(self.data_dir, os.environ)
 
     def run(self, work: Callable[[Client], Awaitable[T]]) -> T:
         """Run an async function with a client, and return its result."""

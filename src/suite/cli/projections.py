@@ -227,6 +227,7 @@ def rebuild(target: Target, name: ProjectionName | None, force: bool) -> None:
       suite rebuild --json
     """
     from suite.cli.output import Bar, duration, json_line
+    from suite.explanation.words import counted
 
     async def work(client: Client) -> None:
         for each in (name,) if name else NAMES:
@@ -240,6 +241,7 @@ def rebuild(target: Target, name: ProjectionName | None, force: bool) -> None:
                 where = (
                     f" on {named([each.node for each in reply.rebuilt])}" if len(reply.rebuilt) > 1 else ""
                 )
-                click.echo(f"{reply.name}: {reply.events:,} events in {took}{where}, up to event {reply.seq}")
+                events = counted(reply.events, "event")
+                click.echo(f"{reply.name}: {events} in {took}{where}, up to event {reply.seq}")
 
     target.run(work)

@@ -35,7 +35,9 @@ def show_ready(node: Node) -> None:
 def _models(node: Node) -> str:
     models = node.catalogue.models.values()
     directories = node.catalogue.directories.items()
-    where = ", ".join(f"{path} ({reason})" if reason else str(path) for path, reason in directories)
+    where = ", ".join(
+        f"{path.absolute()} ({reason})" if reason else str(path.absolute()) for path, reason in directories
+    )
     invalid = sum(model.error is not None for model in models)
     remark = f", {invalid} of them cannot be loaded (see `suite models`)" if invalid else ""
     return f"{len(models) or 'none'} in {where}{remark}"
@@ -43,7 +45,8 @@ def _models(node: Node) -> str:
 
 def _where(node: Node) -> str:
     own = "" if node.settings.nats.url else ", a server of its own"
-    return f"{node.connection.url}{own}; clients find it by {ConnectionFile.path(node.settings.data_dir)}"
+    file = ConnectionFile.path(node.settings.data_dir.absolute())
+    return f"{node.connection.url}{own}; clients find it by {file}"
 
 
 def _limits(node: Node) -> str:
@@ -65,7 +68,7 @@ def _next(node: Node) -> str:
     if node.catalogue.models:
         return typed("models", options=options)
     directory = next(iter(node.catalogue.directories))
-    return f"put a .gguf file into {directory}, or start it with --models-dir DIR"
+    return f"put a .gguf file into {directory.absolute()}, or start it with --models-dir DIR"
 
 
 def _answers(model: Model) -> bool:

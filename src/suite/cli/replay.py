@@ -254,14 +254,16 @@ def _figures(outcome: Outcome) -> dict[str, object]:
 
 def _notes(report: Report) -> list[str]:
     """What a person should know to read the figures."""
-    models = f"{report.models} model{'s' if report.models != 1 else ''}"
+    from suite.explanation.words import counted
+
+    models = counted(report.models, "model")
     how = (
         "a request uses its model for a moment, so nobody waits for memory: see --held"
         if report.instant
         else "a request uses its model for as long as it took, and waits for memory in turns"
     )
     return [
-        f"{report.requests:,} requests for {models} in {report.hours:,.1f} hours; {how}",
+        f"{counted(report.requests, 'request')} for {models} in {report.hours:,.1f} hours; {how}",
         *report.remarks,
     ]
 

@@ -6,7 +6,7 @@ import functools
 import logging
 import os
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import anyio
 import click
@@ -17,6 +17,9 @@ from suite.cli.options import json_option
 from suite.extras import require
 from suite.process_log import log_to_stderr
 from suite.service_manager import ServiceManager
+
+if TYPE_CHECKING:
+    from suite.node.node import Node
 
 
 @click.command()
@@ -43,19 +46,17 @@ def serve(file: Path | None, take_over: bool, as_json: bool, **flags: Any) -> No
     if as_json:
         flags["log_format"] = "json"
     configuration = load_configured(file, flags)
-    # slow to import, so that invalid settings are reported first
-    from suite.cli.ready import show_ready
-    from suite.node import serving
+    from suite.node import startup  # slow to import, so that invalid settings are reported first
 
     os.umask(data_directory.UMASK)
     log_to_stderr(configuration.settings.log_format)
     for warning in configuration.warnings:
         logging.getLogger("suite.node").warning("%s", warning)
     run = functools.partial(
-        serving.serve,
+        startup.serve,
         configuration.settings,
         take_over=take_over,
-        on_ready=_unseen if as_json else show_ready,
+        on_ready=_unseen if as_json else _show,
         manager=ServiceManager.take(os.environ),
     )
     anyio.run(run, backend_options={"use_uvloop": True})
@@ -63,3 +64,9 @@ def serve(file: Path | None, take_over: bool, as_json: bool, **flags: Any) -> No
 
 def _unseen(_: object) -> None:
     """Programs have the log."""
+
+
+def _show(node: Node) -> None:
+    from suite.cli.ready import show_ready  # needs what a start imports while its NATS server starts
+
+    show_ready(node)

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
         MemoryInfo,
         ModelInfo,
         QuarantineInfo,
+        VariantInfo,
     )
 
 
@@ -202,6 +203,7 @@ def _show_one(model: ModelInfo) -> None:
 
     lines = [
         ("state", _state(model)),
+        ("stands for", _stands_for(model.variant) if model.variant is not None else ""),
         ("waiting", _waits(model) if model.place is not None else ""),
         ("quarantined", _pause(model.quarantine) if model.quarantine is not None else ""),
         ("pinned", _pinned(model)),
@@ -210,8 +212,9 @@ def _show_one(model: ModelInfo) -> None:
         ("architecture", model.architecture or ""),
         ("parameters", f"{model.parameters:,}" if model.parameters else ""),
         ("quantization", model.quantization or ""),
-        ("context", f"{model.n_ctx} tokens of {model.trained_context_tokens} trained"),
+        ("context", _context(model)),
         *([("KV cache", _kv_cache(model.kv_cache, model.n_ctx))] if model.kv_cache else []),
+        ("draft model", model.draft_model or ""),
         ("chat template", "yes" if model.has_chat_template else "no"),
         ("capabilities", ", ".join(model.capabilities)),
         ("aliases", ", ".join(model.aliases)),
@@ -241,6 +244,25 @@ def _show_one(model: ModelInfo) -> None:
             ("last used at", instance.last_used_at or ""),
         ]
     facts(model.model_id, [line for line in lines if line[1]])
+
+
+def _context(model: ModelInfo) -> str:
+    """How long texts may be; nothing for a file that cannot be read."""
+    if model.trained_context_tokens is None:
+        return ""
+    return f"{model.n_ctx} tokens of {model.trained_context_tokens} trained"
+
+
+def _stands_for(variant: VariantInfo) -> str:
+    """What a model with adapters consists of, and what is known of an adapter's file."""
+    scaled = (each.id if each.scale == 1 else f"{each.id} x {each.scale:g}" for each in variant.adapters)
+    parts = [
+        f"{variant.base} with {' and '.join(scaled)}" if variant.base else "an adapter",
+        f"rank {variant.rank}" if variant.rank else "",
+        f"trained on {variant.trained_on}" if variant.trained_on else "",
+        f"fits {' and '.join(variant.fits)}" if variant.fits and not variant.base else "",
+    ]
+    return ", ".join(filter(None, parts))
 
 
 def _pinned(model: ModelInfo) -> str:
@@ -306,7 +328,7 @@ def health(target: Target) -> int:
     if target.as_json:
         json_line(reply)
         return REFUSED if reply.status == "degraded" else 0
-    if len(reply.node_health) > 1 or reply.missing_nodes:
+    if len(reply.node_health) > 1 or reply.missing_nodes or reply.stopping:
         _show_nodes(reply)
     else:
         folded(
@@ -346,7 +368,7 @@ def _show_nodes(reply: HealthCheckReply) -> None:
     from suite.cli.output import duration, table
     from suite.explanation.words import counted
 
-    count = len(reply.node_health) + len(reply.missing_nodes)
+    count = len(reply.node_health) + len(reply.missing_nodes) + len(reply.stopping)
     click.echo(f"{reply.status}: {counted(count, 'node')}, {counted(reply.models_tracked, 'model')}")
     rows: list[tuple[str, ...]] = [
         (
@@ -359,6 +381,7 @@ def _show_nodes(reply: HealthCheckReply) -> None:
         for each in reply.node_health
     ]
     rows += [(name, "does not answer", "", "", "") for name in reply.missing_nodes]
+    rows += [(name, "stopping", "", "", "") for name in reply.stopping]
     table(["node", "health", "version", "up>", "models loaded>"], sorted(rows))
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import AsyncIterator, Sequence
 from contextlib import aclosing
@@ -60,7 +59,7 @@ def trace(target: Target, id: str | None, limit: int, newest: int) -> None:
     sequence of an event.
     Without ID: the newest traces, without those that follow from others and are drawn with them. Spans are
     kept while the setting `trace` is not off, in the data directory; without them only the events of the log
-    are shown.
+    are shown. With a URL, --data-dir says whose spans they are to be.
 
     \b
     Examples:
@@ -71,6 +70,8 @@ def trace(target: Target, id: str | None, limit: int, newest: int) -> None:
     """
     store = _store(target)
     if id is None:
+        if store is None:
+            raise click.UsageError("spans are in the data directory of a node: name it with --data-dir")
         _list(store, limit, as_json=target.as_json)
         return
     found = anyio.run(_find, target, store, id, newest)
@@ -80,17 +81,19 @@ def trace(target: Target, id: str | None, limit: int, newest: int) -> None:
         _print(found)
 
 
-def _store(target: Target) -> SpanStore:
-    from suite.config import TRACES, chosen_data_dir
+def _store(target: Target) -> SpanStore | None:
+    """The spans of the service's node on this machine; None if it is not known which is its directory."""
+    from suite.config import TRACES
     from suite.telemetry.span_store import SpanStore
 
-    return SpanStore(chosen_data_dir(target.data_dir, os.environ) / TRACES, 0)
+    data_dir = target.data_dir or target.own_data_dir
+    return None if data_dir is None else SpanStore(data_dir / TRACES, 0)
 
 
 # --- finding ------------------------------------------------------------------------------------------------
 
 
-async def _find(target: Target, store: SpanStore, id: str, newest: int) -> Found:
+async def _find(target: Target, store: SpanStore | None, id: str, newest: int) -> Found:
     """Find a trace. Raises TraceNotFound, or what a log that cannot be read raises if no span is kept."""
     from suite.errors import SuiteError, TraceNotFound
 
@@ -99,6 +102,8 @@ async def _find(target: Target, store: SpanStore, id: str, newest: int) -> Found
     spans, linked = _spans(store, trace_id)
     events: list[Recorded] = []
     warning: str | None = None
+    if store is None:
+        warning = "these are only the events: --data-dir names the directory of the node with the spans"
     try:
         async with target.connect() as client:
             if trace_id is None:
@@ -118,24 +123,25 @@ async def _find(target: Target, store: SpanStore, id: str, newest: int) -> Found
     return Found(trace_id, spans, linked, events, warning)
 
 
-def _kept_trace(store: SpanStore, id: str) -> str | None:
+def _kept_trace(store: SpanStore | None, id: str) -> str | None:
     """The trace that an id means, as far as spans are kept. Raises UsageError if it means several."""
     if re.fullmatch(r"[0-9a-f]{32}", id):
         return id
     if re.fullmatch(rf"[0-9a-f]{{{LEAST_CHARACTERS},31}}", id):
-        begun = {span.trace_id for span in store.traces() if span.trace_id.startswith(id)}
+        traces = () if store is None else store.traces()
+        begun = {span.trace_id for span in traces if span.trace_id.startswith(id)}
         if len(begun) > 1:
             raise click.UsageError(f"{len(begun)} traces begin with {id}: type more of it")
         if begun:
             return begun.pop()
     if len(id) < LEAST_CHARACTERS and not id.isdecimal():
         raise click.UsageError(f"type at least {LEAST_CHARACTERS} characters of the trace's id")
-    return store.trace_with(id)
+    return None if store is None else store.trace_with(id)
 
 
-def _spans(store: SpanStore, trace_id: str | None) -> tuple[list[KeptSpan], list[KeptSpan]]:
+def _spans(store: SpanStore | None, trace_id: str | None) -> tuple[list[KeptSpan], list[KeptSpan]]:
     """The spans of a trace, and those that are linked to it, as far as they are kept."""
-    return ([], []) if trace_id is None else store.trace(trace_id)
+    return ([], []) if store is None or trace_id is None else store.trace(trace_id)
 
 
 async def _logged_trace(client: Client, id: str, newest: int) -> str | None:

@@ -11,7 +11,7 @@ import msgspec
 
 from suite.bus.connection import Connection
 from suite.bus.liveness import answers
-from suite.client.replies import read_answer, read_reply
+from suite.client.replies import read_answer, read_reply, read_unread
 from suite.errors import InvalidRequest, NodeLost
 from suite.messages.actions.base import CLIENT_HEADER, Reply, Request
 from suite.messages.broken_json import half_character
@@ -21,6 +21,7 @@ from suite.telemetry import instruments, recording, sending, trace_headers
 from suite.telemetry.instrument import Timed
 
 R = TypeVar("R", bound=Reply)
+T = TypeVar("T")
 
 
 def encoded(request: Request | Mapping[str, object]) -> bytes:
@@ -57,6 +58,16 @@ class Asking:
 
     async def _ask(self, action: str, request: Request, kind: type[R], *, seconds: float | None = None) -> R:
         """Request an action that sends one reply."""
+        return await self._request(action, request, lambda data: read_reply(data, kind), seconds=seconds)
+
+    async def _request(
+        self,
+        action: str,
+        request: Request | Mapping[str, object],
+        read: Callable[[bytes], T],
+        *,
+        seconds: float | None,
+    ) -> T:
         subject = self._subjects.action(action)
         with sending("send", subject):
             with Timed(self._duration, _attributes(subject)):
@@ -66,7 +77,16 @@ class Asking:
                     headers=self._headers(),
                     timeout=seconds or self._request_seconds,
                 )
-            return read_reply(message.data, kind)
+            return read(message.data)
+
+    async def forward(
+        self, action: str, fields: Mapping[str, object], *, seconds: float | None = None
+    ) -> msgspec.Raw:
+        """Send the fields of an action that has one reply as they are, and return that as it is.
+
+        For programs that stand between the service and others, such as the dashboard.
+        """
+        return await self._request(action, fields, read_unread, seconds=seconds)
 
     async def _exchange(
         self,

@@ -12,7 +12,7 @@ import msgspec
 from anyio.abc import TaskGroup
 
 from suite.errors import InvalidRequest, SuiteError, Unavailable
-from suite.messages.actions.base import KeepAlive
+from suite.messages.actions.base import AdapterChoice, KeepAlive
 from suite.messages.actions.chat import ChatMessage, ResponseFormat, Tool, ToolChoice
 from suite.messages.actions.generation import GenerateTextReply, GenerateTextRequest
 from suite.messages.logprobs import TokenLogprobs
@@ -31,6 +31,7 @@ Cancel: TypeAlias = Callable[[str], Awaitable[None]]
 class GenerationOptions(TypedDict, total=False):
     """The options of a generation; GenerateTextRequest documents them and has the defaults."""
 
+    adapters: str | tuple[str | AdapterChoice, ...]
     system_prompt: str | None
     tools: tuple[Tool, ...]
     tool_choice: ToolChoice
@@ -64,6 +65,7 @@ class GenerationOptions(TypedDict, total=False):
     context_length: int | None
     continue_: bool
     reuse: bool
+    speculation: bool
     seed: int | None
     stop: str | tuple[str, ...]
     conversation_id: str | None

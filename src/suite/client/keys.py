@@ -35,8 +35,8 @@ class GatewayKeys(Asking):
     ) -> CreateKeyReply:
         """Make a key. The reply has its secret, which nobody can show again.
 
-        ``models`` are patterns such as ``smollm*``; None: all models. ``endpoints`` None: all but ``admin``.
-        Raises KeyExists.
+        ``models`` are patterns such as ``smollm*``; None: all models. ``endpoints`` None: all but ``view``
+        and ``admin``. Raises KeyExists.
         """
         request = CreateKeyRequest(
             name=name,

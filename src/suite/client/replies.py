@@ -52,6 +52,16 @@ def read_answer(data: bytes, kind: type[R]) -> R | Signal | None:
         ) from None
 
 
+def read_unread(data: bytes) -> msgspec.Raw:
+    """The reply to a request that has one, to be sent on as it is. Raises the error of an error reply."""
+    try:
+        if _head.decode(data).status == "error":
+            raise error_of(msgspec.json.decode(data, type=ErrorReply))
+    except msgspec.MsgspecError as error:
+        raise SuiteError(f"the service's answer cannot be read ({error})") from None
+    return msgspec.Raw(data)
+
+
 def error_of(reply: ErrorReply) -> SuiteError:
     """The error that a service has told, to raise or to tell on."""
     error = error_from_reply(reply.code, reply.message, retry_after_ms=reply.retry_after_ms)

@@ -13,6 +13,7 @@ import msgspec
 from anyio.abc import TaskGroup
 
 from suite.bus.connection import Connection, Rediscover
+from suite.client.attachments import sending_files, without_pictures
 from suite.client.benchmarks import Benchmarks
 from suite.client.evaluations import Evaluations
 from suite.client.generation import (
@@ -26,8 +27,10 @@ from suite.client.generation import (
 from suite.client.keys import GatewayKeys
 from suite.client.opened_log import OpenedLog
 from suite.client.records import Records
+from suite.client.statistics import Statistics
 from suite.client.texts import Texts
-from suite.errors import GenerationExists, InvalidRequest, NodeLost, SuiteError, Unavailable
+from suite.client.versions import ModelVersions
+from suite.errors import GenerationExists, InvalidRequest, NodeLost, SuiteError, TooLarge, Unavailable
 from suite.identity import NewId
 from suite.messages.actions.base import KeepAlive
 from suite.messages.actions.chat import ChatMessage
@@ -113,11 +116,11 @@ PRELOAD_SECONDS = 600.0
 _Page = TypeVar("_Page", ListModelsReply, GetModelStatusReply)
 
 
-class Client(Evaluations, Benchmarks, Records, Texts, GatewayKeys):
+class Client(Evaluations, Benchmarks, Records, Statistics, Texts, GatewayKeys, ModelVersions):
     """A client of the service, connected until it is closed. Made by `connect`.
 
-    It has a method for each action; some are in `Evaluations`, `Benchmarks`, `Records`, `Texts` and
-    `GatewayKeys`.
+    It has a method for each action; some are in `Evaluations`, `Benchmarks`, `Records`, `Statistics`,
+    `Texts`, `GatewayKeys` and `ModelVersions`.
 
     Every method raises the service's error, as a class of `suite.errors`, and Unavailable, NoService,
     RequestTimeout or AccessDenied when the service could not be reached.
@@ -382,9 +385,14 @@ class Client(Evaluations, Benchmarks, Records, Texts, GatewayKeys):
         pages = await self._pages("list_models", ListModelsRequest(), ListModelsReply)
         return msgspec.structs.replace(pages[-1], models=tuple(chain(*(page.models for page in pages))))
 
-    async def get_model_status(self, model_id: str | None = None) -> GetModelStatusReply:
-        """Get the status of one model as ``.model``, or of all by id as ``.models``."""
-        request = GetModelStatusRequest(model_id=model_id)
+    async def get_model_status(
+        self, model_id: str | None = None, *, active: bool = False
+    ) -> GetModelStatusReply:
+        """Get the status of one model as ``.model``, or of all by id as ``.models``.
+
+        ``active``: only of those that are loaded, loading, unloading or waited for.
+        """
+        request = GetModelStatusRequest(model_id=model_id, active=active)
         pages = await self._pages("get_model_status", request, GetModelStatusReply)
         if pages[-1].models is None:
             return pages[-1]
@@ -477,6 +485,18 @@ class Client(Evaluations, Benchmarks, Records, Texts, GatewayKeys):
         return await self._exchange_again(body, hear)
 
     async def _exchange_again(
+        self, body: Mapping[str, object], hear: Callable[[Signal], None]
+    ) -> GenerateTextReply:
+        """Request a generation; if its pictures do not fit into a message, they are sent apart."""
+        try:
+            return await self._exchange_twice(body, hear)
+        except TooLarge:
+            if (split := without_pictures(body)) is None:
+                raise
+        async with sending_files(self._connection, split.files) as inbox:
+            return await self._exchange_twice({**split.body, "attachments": inbox}, hear)
+
+    async def _exchange_twice(
         self, body: Mapping[str, object], hear: Callable[[Signal], None]
     ) -> GenerateTextReply:
         """Request a generation, and once more under the same id if its node is lost before any text came.

@@ -11,6 +11,7 @@ from suite.domain.breaker import failed_with
 from suite.domain.exit_codes import described
 from suite.errors import ActorCrashed, LoadCancelled
 from suite.errors import NodeLost as NodeLostError
+from suite.explanation.words import counted
 from suite.messages.events import (
     BreakerOpened,
     ErrorReported,
@@ -97,12 +98,13 @@ def incident(event: Event) -> Incident | None:
 
 def _crash(event: InstanceCrashed) -> str:
     process = f"the process of {event.model_id} on {event.node}"
+    generations = counted(event.generations, "generation")
     if event.reason == "out_of_memory":
         return (
-            f"{process} was killed by the kernel for lack of memory, with {event.generations} generations "
-            "in it: set memory_limit_gb lower; the next request loads the model again"
+            f"{process} was killed by the kernel for lack of memory, with {generations} in it: "
+            "set memory_limit_gb lower; the next request loads the model again"
         )
     return (
-        f"{process} died with {described(event.exit_code)} and {event.generations} generations in it: "
+        f"{process} died with {described(event.exit_code)} and {generations} in it: "
         "the next request loads the model again"
     )

@@ -80,6 +80,11 @@ def covers(key: KeyCreated, model_id: str) -> bool:
     return any(fnmatchcase(model_id, pattern) for pattern in key.models)
 
 
+def covers_all(key: KeyCreated) -> bool:
+    """Whether one of its patterns is that of every model."""
+    return "*" in key.models
+
+
 def create(keys: Keys, fact: KeyCreated, now: datetime) -> KeyCreated:
     """The fact to append. Raises InvalidRequest, KeyExists."""
     if not _is_name(fact.name):
@@ -89,6 +94,11 @@ def create(keys: Keys, fact: KeyCreated, now: datetime) -> KeyCreated:
         )
     if is_expired(fact, now):
         raise InvalidRequest("field 'expires_at': that time is over: send one to come")
+    if "view" in fact.endpoints and not covers_all(fact):
+        raise InvalidRequest(
+            "field 'models': what is looked at is about all models: make a key with `view` for all of them, "
+            "and another one for some"
+        )
     if any(key.name == fact.name for key in keys):
         raise KeyExists(f"there is a key {fact.name} already: choose another name, or revoke it first")
     if len(keys) >= MOST_KEYS:
@@ -111,14 +121,24 @@ def identify(keys: Keys, secret: str | None, now: datetime) -> KeyCreated:
     key = keys.with_secret(secret)
     if key is None:
         raise InvalidApiKey("this key is mistyped or was revoked: `suite keys create` makes one")
+    require_current(key, now)
+    return key
+
+
+def require_current(key: KeyCreated, now: datetime) -> None:
+    """Raise ExpiredApiKey if the time of the key is over."""
     if is_expired(key, now):
         raise ExpiredApiKey(f"the key {key.name} has expired: ask for a new one")
-    return key
+
+
+def rights(key: KeyCreated) -> frozenset[str]:
+    """What it may be used for. Who may change things for all may look at them, too."""
+    return frozenset(key.endpoints) | ({"view"} if "admin" in key.endpoints else set())
 
 
 def require(key: KeyCreated, endpoint: KeyEndpoint) -> None:
     """Raise KeyNotPermitted unless the key may be used for this."""
-    if endpoint not in key.endpoints:
+    if endpoint not in rights(key):
         may = ", ".join(key.endpoints)
         raise KeyNotPermitted(f"the key {key.name} may not be used for {endpoint}, only for: {may}")
 

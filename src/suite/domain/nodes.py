@@ -52,6 +52,8 @@ class Offered(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     sha256: str = ""
     footprint: Footprint = NOTHING
     settings: str = ""
+    adapters: frozenset[str] = frozenset()
+    """The adapters that it can be computed with, and the names that stand for it with adapters."""
 
 
 class NodeView(msgspec.Struct, frozen=True, kw_only=True):

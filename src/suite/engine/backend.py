@@ -6,6 +6,8 @@ from collections.abc import Callable, Collection, Sequence
 from contextlib import AbstractContextManager
 from typing import NamedTuple, Protocol, TypeAlias
 
+from suite.engine.adapters import AdapterSet
+from suite.engine.pictures.tokens import Piece
 from suite.engine.sampler import SamplingParams
 from suite.engine.snapshots.file import Payload
 from suite.messages.logprobs import PromptToken, TokenLogprobs
@@ -118,10 +120,20 @@ class Backend(Protocol):
     def use_threads(self, threads: int) -> None:
         """Compute with this many threads from now on."""
 
+    def use_adapters(self, adapters: AdapterSet) -> None:
+        """Compute with these adapters from now on. Raises GenerationFailed if one cannot be loaded."""
+
     def decode(self, entries: Sequence[BatchEntry]) -> bool:
         """Decode a batch. Returns False, and changes nothing, when the cache has no room for it.
 
         Raises GenerationFailed; the contents of these sequences are unknown afterwards.
+        """
+
+    def decode_picture(self, sequence: int, position: int, piece: Piece) -> bool:
+        """Decode a piece of a picture from this position on, all of it or nothing.
+
+        Returns False when the cache has no room for it. Raises GenerationFailed; the contents of this
+        sequence are unknown afterwards.
         """
 
     def score(self, token: int, row: int | None, alternatives: int) -> PromptToken:

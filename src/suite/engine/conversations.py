@@ -72,16 +72,17 @@ class Conversations:
             )
         return list(tokens)
 
-    def reusable_tokens(self, prompt: list[int], conversation_id: str | None) -> int:
+    def reusable_tokens(self, prompt: list[int], conversation_id: str | None, *, adapters: str = "") -> int:
         """How many tokens of a prompt `assign_slot` would reuse now. At least one slot must be free."""
-        plan = self._plan(prompt, conversation_id)
-        found = self._find(prompt, conversation_id, besides=plan.reused_tokens)
+        plan = self._plan(prompt, conversation_id, adapters)
+        found = self._find(prompt, conversation_id, adapters, besides=plan.reused_tokens)
         return plan.reused_tokens if found is None else found.tokens
 
-    def missing_tokens(self, prompt: list[int], conversation_id: str | None) -> int:
+    def missing_tokens(self, prompt: list[int], conversation_id: str | None, *, adapters: str = "") -> int:
         """How many tokens of a prompt would have to be decoded now."""
-        reusable = self.reusable_tokens(prompt, conversation_id) if self.free_slots else 0
-        return len(prompt) - reusable
+        if not self.free_slots:
+            return len(prompt)
+        return len(prompt) - self.reusable_tokens(prompt, conversation_id, adapters=adapters)
 
     def can_lend(self, slot: Slot, tokens: int) -> bool:
         """Whether `assign_slot` can copy the first `tokens` of a slot once they are decoded."""
@@ -90,15 +91,20 @@ class Conversations:
         least = self._backend.min_prefix(slot.sequence)
         return least == 0 or (least < len(slot.tokens) and least <= tokens)
 
-    def assign_slot(self, prompt: list[int], conversation_id: str | None, *, reuse: bool = True) -> Placement:
-        """Give a prompt the slot that reuses the most of its tokens. At least one slot must be free."""
-        plan = self._plan(prompt, conversation_id, reuse=reuse)
+    def assign_slot(
+        self, prompt: list[int], conversation_id: str | None, *, reuse: bool = True, adapters: str = ""
+    ) -> Placement:
+        """Give a prompt the slot that reuses the most of its tokens. At least one slot must be free.
+
+        `adapters`: the key of those that it is decoded with.
+        """
+        plan = self._plan(prompt, conversation_id, adapters, reuse=reuse)
         slot, source, reused = plan.target, plan.source, plan.reused_tokens
         is_own = conversation_id is not None and slot.conversation_id == conversation_id
         is_gone_on_with = slot.conversation_id is None and source is slot and reused == len(slot.tokens)
         if not is_own and not is_gone_on_with:
             self._save(slot)
-        found = self._find(prompt, conversation_id, besides=reused) if reuse else None
+        found = self._find(prompt, conversation_id, adapters, besides=reused) if reuse else None
         if found is not None and self._restore(slot, found):
             reused = found.tokens
         elif source is not slot or not reused:
@@ -110,15 +116,18 @@ class Conversations:
             # Report as reused only what llama.cpp really has.
             self.empty(slot)
             reused = 0
-        self._slots.assign(slot, prompt[:reused], conversation_id)
+        self._slots.assign(slot, prompt[:reused], conversation_id, adapters=adapters)
         if conversation_id is not None and self._snapshots is not None:
             self._snapshots.supersede(conversation_id)
         return Placement(slot, reused)
 
-    def _plan(self, prompt: list[int], conversation_id: str | None, *, reuse: bool = True) -> Plan:
+    def _plan(
+        self, prompt: list[int], conversation_id: str | None, adapters: str, *, reuse: bool = True
+    ) -> Plan:
         return self._slots.plan(
             prompt,
             conversation_id,
+            adapters=adapters,
             reuse=reuse,
             min_prefix=lambda slot: self._backend.min_prefix(slot.sequence),
             min_saved=self._min_saved,
@@ -141,7 +150,9 @@ class Conversations:
         except (MemoryError, GenerationFailed) as error:
             logger.warning("%d tokens could not be copied and are decoded again: %s", tokens, _reason(error))
 
-    def _find(self, prompt: list[int], conversation_id: str | None, *, besides: int) -> PrefixMatch | None:
+    def _find(
+        self, prompt: list[int], conversation_id: str | None, adapters: str, *, besides: int
+    ) -> PrefixMatch | None:
         """The snapshot that shares the longest prefix with the prompt, if it fits beside the active slots.
 
         None also if it saves too little where so many tokens are reused `besides` it.
@@ -153,6 +164,7 @@ class Conversations:
             conversation_id,
             at_least=besides + MIN_RESTORED_TOKENS,
             whole=not self._backend.can_share,
+            adapters=adapters,
         )
         return found if found is not None and self._fits(found.total, beside_idle=False) else None
 
@@ -275,6 +287,7 @@ class Conversations:
             saved.payload,
             min_prefix=saved.min_prefix,
             tail=saved.tail,
+            adapters=saved.adapters,
         )
 
     # --- eviction -------------------------------------------------------------------------------------------
@@ -338,6 +351,7 @@ class Conversations:
             self._backend.save(slot.sequence),
             min_prefix=self._backend.min_saved_prefix(slot.sequence),
             tail=slot.tail,
+            adapters=slot.adapters,
         )
 
     @property

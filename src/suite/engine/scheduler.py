@@ -8,7 +8,8 @@ waiting, so that no generation starves.
 A prompt that begins with what another run is reading is read once: the run *follows* that one, which leads,
 and starts when the tokens that they share are decoded. A leader goes as early as the best of its followers,
 and in the step in which a follower can go on from there nobody who comes after that one gets more of the
-time. Nothing here depends on llama.cpp.
+time. A batch is computed with one set of adapters, so runs of different sets take turns
+(`suite.engine.adapters`). Nothing here depends on llama.cpp.
 """
 
 from __future__ import annotations
@@ -18,9 +19,12 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
+from suite.engine.adapters import AdapterSet, AdapterTurns
 from suite.engine.backend import BatchEntry, TokenSampler
 from suite.engine.generation import Generation
 from suite.engine.listener import Listener
+from suite.engine.pictures.tokens import Piece as PicturePiece
+from suite.engine.pictures.tokens import is_stand_in, text_ahead
 from suite.engine.reasoning import AnswerStream
 from suite.engine.slots import Slot, common_prefix
 from suite.engine.step_time import Piece, StepTime, StepWork
@@ -55,6 +59,29 @@ class Run:
         self.rank = (now - PRIORITY_SECONDS * request.priority, arrival)
 
     @property
+    def is_at_picture(self) -> bool:
+        """Whether a picture is to be decoded next, which goes without a batch."""
+        return bool(self.pending) and is_stand_in(self.pending[0])
+
+    @property
+    def picture(self) -> PicturePiece | None:
+        """The piece of a picture that is to be decoded next; None if it is not known any more."""
+        piece = self.generation.request.pictures.get(self.pending[0])
+        is_next = piece is not None and tuple(self.pending[: len(piece.tokens)]) == piece.tokens
+        return piece if is_next else None
+
+    @property
+    def text_ahead(self) -> int:
+        """How many tokens are to be decoded before the next picture."""
+        has_pictures = self.generation.request.pictures or self.generation.request.continues
+        return text_ahead(self.pending) if has_pictures else len(self.pending)
+
+    @property
+    def adapters(self) -> AdapterSet:
+        """What it is computed with."""
+        return self.generation.request.adapters
+
+    @property
     def is_scored(self) -> bool:
         """Whether the log probabilities of its prompt are wanted and not all there."""
         generation = self.generation
@@ -75,10 +102,18 @@ class Lead(NamedTuple):
 
 
 class BatchShare(NamedTuple):
-    """The number of tokens that one run has in a batch."""
+    """What one run has in a batch."""
 
     run: Run
     tokens: int
+    """How many of its tokens."""
+    drafts: Sequence[int] = ()
+    """Guesses of what follows these: the logits after each are wanted."""
+
+    @property
+    def rows(self) -> int:
+        """How many tokens of the batch are its own."""
+        return self.tokens + len(self.drafts)
 
     @property
     def samples(self) -> bool:
@@ -111,6 +146,7 @@ class Scheduler:
         self._max_step_seconds = max_step_seconds
         self._scored_tokens = batch_tokens if scored_tokens is None else scored_tokens
         self._step_time = StepTime()
+        self._turns = AdapterTurns(max_step_seconds)
 
     def __iter__(self) -> Iterator[Run]:
         yield from self.running
@@ -168,7 +204,7 @@ class Scheduler:
         """
         best: Lead | None = None
         for other in self.running:
-            if other.prefilled or other.slot is None:
+            if other.prefilled or other.slot is None or other.adapters.key != run.adapters.key:
                 continue
             tokens = common_prefix([*other.slot.tokens, *other.pending], run.pending, len(run.pending) - 1)
             if tokens > (best.tokens if best else 0) and can_lend(other.slot, tokens):
@@ -215,6 +251,11 @@ class Scheduler:
         }
 
     @property
+    def is_mixed(self) -> bool:
+        """Whether runs take turns because they have different adapters."""
+        return len({run.adapters.key for run in self.running}) > 1
+
+    @property
     def answering(self) -> bool:
         """Whether answers are being generated, so that somebody waits for the next step."""
         return any(run.prefilled for run in self.running)
@@ -224,19 +265,31 @@ class Scheduler:
         answers = sum(run.prefilled for run in self.running)
         return self._seconds_for_prompts(answers, 0.0) if answers else math.inf
 
-    def next_batch(self, spent: float = 0.0) -> list[BatchShare]:
-        """Compose the next batch; empty when no run has anything to decode.
+    def next_batch(self, spent: float = 0.0, *, now: float = 0.0) -> list[BatchShare]:
+        """Compose the next batch, of runs with the same adapters; empty when no run has anything to decode.
 
         `spent` are the seconds that running answers have waited already since the last step.
         """
-        answers = [BatchShare(run, 1) for run in self.running if run.prefilled]
-        if len(answers) == len(self.running):
+        running = self._whose_turn(now)
+        answers = [BatchShare(run, 1) for run in running if run.prefilled]
+        if len(answers) == len(running):
             return answers
         room, seconds = self._batch_tokens - len(answers), math.inf
-        if answers:
+        if self.answering:
             room = min(room, self._prompt_step_tokens * self._patience)
             seconds = self._seconds_for_prompts(len(answers), spent)
-        return answers + self._pieces(room, seconds)
+        return answers + self._pieces(running, room, seconds)
+
+    def _whose_turn(self, now: float) -> Sequence[Run]:
+        """The running ones that the next batch may have."""
+        if not self.running:
+            return ()
+        key = self._turns.next((run.adapters.key for run in self.running), now)
+        return [run for run in self.running if run.adapters.key == key]
+
+    def next_picture(self) -> Run | None:
+        """The first of the runs that have a picture to be decoded next."""
+        return next((run for run in self.running if run.is_at_picture), None)
 
     def learn(self, work: StepWork, seconds: float) -> None:
         """Take account of how long a step took."""
@@ -259,13 +312,13 @@ class Scheduler:
         """How many times longer a step may take: as many as wait for their first token, up to a limit."""
         return min(max(1, sum(not run.prefilled for run in self.running)), MOST_PATIENCE)
 
-    def _pieces(self, room: int, seconds: float) -> list[BatchShare]:
-        """Pieces of prompts, in the order in which they are to be read: at least a token of the first."""
+    def _pieces(self, running: Sequence[Run], room: int, seconds: float) -> list[BatchShare]:
+        """Pieces of their prompts, in the order in which these are read: at least a token of the first."""
         followers = self._followers()
         urgency = {
             run: min(_rank(each) for each in (run, *followers.get(run, ())))
-            for run in self.running
-            if not run.prefilled
+            for run in running
+            if not run.prefilled and not run.is_at_picture
         }
         pieces: list[BatchShare] = []
         scored = self._scored_tokens
@@ -274,7 +327,7 @@ class Scheduler:
             position = 0 if run.slot is None else len(run.slot.tokens)
             fitting = max(self._step_time.tokens_within(seconds, position), 0 if pieces else 1)
             led = followers.get(run, ())
-            tokens = min(room, fitting, len(run.pending), _longest_piece(run, led))
+            tokens = min(room, fitting, run.text_ahead, _longest_piece(run, led))
             if tokens <= 0 or urgency[run] > last:
                 break
             if run.is_scored:
@@ -320,7 +373,8 @@ def step_work(shares: Sequence[BatchShare]) -> StepWork:
     """What a batch consists of, before it is decoded."""
     prompts = [share for share in shares if not share.run.prefilled]
     pieces = [Piece(len(share.run.slot.tokens), share.tokens) for share in prompts if share.run.slot]
-    return StepWork(len(shares) - len(prompts), pieces)
+    drafts = sum(len(share.drafts) for share in shares)
+    return StepWork(len(shares) - len(prompts), pieces, drafts)
 
 
 def batch_entries(shares: Sequence[BatchShare]) -> list[BatchEntry]:
@@ -329,7 +383,8 @@ def batch_entries(shares: Sequence[BatchShare]) -> list[BatchEntry]:
     for share in shares:
         slot = share.run.slot
         assert slot is not None, "only what has a slot is in a batch"
-        tokens = share.run.pending[: share.tokens]
-        entry = BatchEntry(slot.sequence, tokens, len(slot.tokens), share.samples, share.run.is_scored)
+        tokens = [*share.run.pending[: share.tokens], *share.drafts]
+        is_scored = bool(share.drafts) or share.run.is_scored
+        entry = BatchEntry(slot.sequence, tokens, len(slot.tokens), share.samples, is_scored)
         batch.append(entry)
     return batch

@@ -24,6 +24,8 @@ class Slot:
         self.tail: list[int] | None = None
         """Sampled after `tokens`, not decoded yet; None if the conversation cannot be continued from here."""
         self.conversation_id: str | None = None
+        self.adapters = ""
+        """The key of the adapters that its tokens were decoded with; empty: without any."""
         self.last_used = 0
         self.ended_at = 0.0
         """When its last generation ended, in seconds of the engine's clock."""
@@ -61,23 +63,25 @@ class Slots:
         prompt: list[int],
         conversation_id: str | None,
         *,
+        adapters: str = "",
         reuse: bool = True,
         min_prefix: Callable[[Slot], int] = lambda _: 0,
         min_saved: Callable[[Slot], float] = lambda _: 1,
     ) -> Plan:
         """Choose the slot for this prompt. At least one slot must be free.
 
-        `min_prefix` has the fewest tokens to which a slot can be truncated: fewer cannot be reused.
-        `min_saved` has the fewest tokens that must be saved to copy a prefix of a slot into another.
-        The prompt's last token is never reused, because its logits are needed to sample the first token.
+        Only what was decoded with these `adapters` is of use. `min_prefix` has the fewest tokens to which a
+        slot can be truncated: fewer cannot be reused. `min_saved` has the fewest tokens that must be saved to
+        copy a prefix of a slot into another. The prompt's last token is never reused, because its logits are
+        needed to sample the first token.
         """
         free = [slot for slot in self._slots if not slot.generating]
         shared = {slot.sequence: 0 for slot in self._slots}
         for slot in self._slots:
-            if reuse and not slot.marked_for_clearing:
+            if reuse and not slot.marked_for_clearing and slot.adapters == adapters:
                 tokens = common_prefix(slot.tokens, prompt, len(prompt) - 1)
                 shared[slot.sequence] = tokens if tokens and tokens >= min_prefix(slot) else 0
-        target = self._target(free, shared, conversation_id)
+        target = self._target(free, shared, conversation_id, adapters)
         own = shared[target.sequence]
         sources = [slot for slot in self._slots if shared[slot.sequence] - own >= min_saved(slot)]
         if not self._can_share or not sources:
@@ -85,7 +89,9 @@ class Slots:
         best = max(sources, key=lambda slot: (shared[slot.sequence], slot.last_used))
         return Plan(target=target, source=best, reused_tokens=shared[best.sequence])
 
-    def _target(self, free: Sequence[Slot], shared: Mapping[int, int], conversation_id: str | None) -> Slot:
+    def _target(
+        self, free: Sequence[Slot], shared: Mapping[int, int], conversation_id: str | None, adapters: str
+    ) -> Slot:
         if conversation_id is not None:
             for slot in free:
                 if slot.conversation_id == conversation_id:
@@ -94,18 +100,30 @@ class Slots:
         is_free_to_take = best.conversation_id in (None, conversation_id)
         if is_free_to_take and shared[best.sequence] >= max(1, _MOSTLY * len(best.tokens)):
             return best
-        return min(free, key=lambda slot: (*self._eviction_order(slot), self._distance(slot), slot.sequence))
+        return min(
+            free,
+            key=lambda slot: (*self._eviction_order(slot), self._distance(slot, adapters), slot.sequence),
+        )
+
+    def _preference(self, slot: Slot, adapters: str) -> tuple[bool, int, int, int]:
+        return (*self._eviction_order(slot), self._distance(slot, adapters), slot.sequence)
 
     def _eviction_order(self, slot: Slot) -> tuple[bool, int]:
         """Empty slots come first, then the least recently used one."""
         return (bool(slot.tokens), slot.last_used if slot.tokens else 0)
 
-    def _distance(self, slot: Slot) -> int:
-        """How far a slot is from those that generate; 0 if it is between two of them."""
-        running = [other.sequence for other in self._slots if other.generating]
-        if not running or min(running) < slot.sequence < max(running):
+    def _distance(self, slot: Slot, adapters: str) -> int:
+        """How far a slot is from those that generate with the same adapters; 0 if it is between two of them.
+
+        The first one of its adapters goes as far as it can from the others, so that all have room to grow.
+        """
+        running = [other for other in self._slots if other.generating]
+        alike = [other.sequence for other in running if other.adapters == adapters]
+        if not alike:
+            return -min((abs(slot.sequence - other.sequence) for other in running), default=0)
+        if min(alike) < slot.sequence < max(alike):
             return 0
-        return min(abs(slot.sequence - sequence) for sequence in running)
+        return min(abs(slot.sequence - sequence) for sequence in alike)
 
     def find(self, conversation_id: str) -> Slot | None:
         """The slot of a conversation, unless it is marked for clearing."""
@@ -114,8 +132,10 @@ class Slots:
                 return slot
         return None
 
-    def assign(self, slot: Slot, tokens: Sequence[int], conversation_id: str | None) -> None:
-        """Record that a slot has exactly these tokens, and which conversation it belongs to.
+    def assign(
+        self, slot: Slot, tokens: Sequence[int], conversation_id: str | None, *, adapters: str = ""
+    ) -> None:
+        """Record that a slot has exactly these tokens, which conversation it belongs to, and its adapters.
 
         When a conversation has two generations at once, it keeps the slot of the newer one.
         """
@@ -125,6 +145,7 @@ class Slots:
         self._uses += 1
         slot.tokens = list(tokens)
         slot.conversation_id = conversation_id
+        slot.adapters = adapters
         slot.last_used = self._uses
         slot.tail = None
         slot.generating = slot.unsaved = True
@@ -133,6 +154,7 @@ class Slots:
         """Record that the slot is empty."""
         slot.tokens = []
         slot.tail = slot.conversation_id = None
+        slot.adapters = ""
         slot.generating = slot.marked_for_clearing = slot.unsaved = False
 
     def mark_for_clearing(self, conversation_id: str | None) -> list[Slot]:

@@ -15,18 +15,22 @@ from suite.domain.breaker import failed_with
 from suite.domain.incidents import incident
 from suite.domain.sizes import ready_bytes
 from suite.errors import LoadCancelled
-from suite.explanation import benchmarks, bets
+from suite.explanation import benchmarks, bets, promotions
 from suite.explanation import decision as decisions
 from suite.explanation.words import asked, counted, listed, moment, span
 from suite.messages.decisions import RAM, Decision
 from suite.messages.envelope import Recorded
 from suite.messages.events import (
+    AliasEvent,
+    AliasRemoved,
+    AliasSet,
     BenchmarkCancelled,
     BenchmarkEvent,
     BenchmarkFailed,
     BenchmarkFinished,
     BenchmarkProgressed,
     BenchmarkStarted,
+    CanaryStarted,
     Event,
     InstanceCrashed,
     InstanceGrew,
@@ -47,7 +51,11 @@ from suite.messages.events import (
     NodeStopped,
     PredictionMade,
     PredictionSettled,
+    Promoted,
+    PromotionStarted,
+    PromotionStopped,
     RequestsRefused,
+    TakenBack,
     WaitEnded,
     WaitStarted,
 )
@@ -73,11 +81,20 @@ FACTS: tuple[type[Event], ...] = (
     ModelReleased,
     PredictionMade,
     PredictionSettled,
+    NodeDraining,
+    NodeResumed,
     BenchmarkStarted,
     BenchmarkProgressed,
     BenchmarkFinished,
     BenchmarkFailed,
     BenchmarkCancelled,
+    AliasSet,
+    AliasRemoved,
+    PromotionStarted,
+    CanaryStarted,
+    Promoted,
+    PromotionStopped,
+    TakenBack,
 )
 """The events that are explained."""
 
@@ -138,12 +155,17 @@ def _sentences(event: Event, time: datetime, cause: Recorded | None) -> Iterator
             yield bets.settled(event)
         case BenchmarkEvent():
             yield from benchmarks.sentences(event)
+        case AliasEvent():
+            yield from promotions.told(event)
         case NodeStarted():
             yield f"The service on {event.node} started."
         case NodeStopped():
             yield f"The service on {event.node} stopped."
         case NodeDraining():
-            yield f"{event.node} is being drained{asked(event.requested_by)}: it gets no new work."
+            yield (
+                f"{event.node} is being drained{asked(event.requested_by)}: it gets no new work "
+                "that another node can do."
+            )
         case NodeResumed():
             yield f"{event.node} takes work again{asked(event.requested_by)}: it is not drained any more."
         case NodeLost():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Final, TypeAlias
+from typing import Final, NamedTuple, TypeAlias
 
 import msgspec
 
@@ -25,11 +25,28 @@ _QUARANTINED: Final = "model.quarantined"
 _RELEASES: Final = ("model.released", _LOADED)
 _WAITS: Final = "admission.wait_started"
 _WAIT_ENDS: Final = ("admission.wait_ended", _STARTED)
+_NODE_LIVES: Final = ("node.started", "node.stopped", "node.lost")
+_DRAINING: Final = "node.draining"
 _PINNED: Final = "model.pinned"
 _UNPINNED: Final = "model.unpinned"
 
 Newest: TypeAlias = Mapping[str, int]
 """By fact, such as ``instance.loaded``, the sequence of the newest such event of a model on a node."""
+
+
+class NodeLife(NamedTuple):
+    """What the newest events say of one node."""
+
+    seq: int = 0
+    """Its newest start or end; 0: there is none."""
+    draining_seq: int = 0
+    """The event that says that it is being drained, if it is."""
+
+
+def node_life(newest: Newest) -> NodeLife:
+    """Find out which events of a node count."""
+    seq = max((newest.get(fact, 0) for fact in _NODE_LIVES), default=0)
+    return NodeLife(seq, _unless_later(newest, _DRAINING, ("node.resumed", *_NODE_LIVES)))
 
 
 class Residence(msgspec.Struct, frozen=True, kw_only=True):
@@ -48,6 +65,8 @@ class Residence(msgspec.Struct, frozen=True, kw_only=True):
     """The event that says that it is left alone for a while, unless it was released or loaded since."""
     node_seq: int = 0
     """The event that says that the node is gone, if that ended it."""
+    draining_seq: int = 0
+    """The event that says that the node is being drained, if it is."""
 
     @property
     def seqs(self) -> frozenset[int]:
@@ -59,22 +78,23 @@ class Residence(msgspec.Struct, frozen=True, kw_only=True):
             self.pinned_seq,
             self.quarantined_seq,
             self.node_seq,
+            self.draining_seq,
         )
         return frozenset(seq for seq in own if seq)
 
 
-def residence(newest: Newest, node_seq: int) -> Residence:
-    """Find out which events count. `node_seq` is the newest event of the node itself: a start or an end."""
+def residence(newest: Newest, node: NodeLife) -> Residence:
+    """Find out which events of a model on this node count."""
     lives = {fact: newest[fact] for fact in _LIVES if fact in newest}
     fact = max(lives, key=lives.__getitem__, default="")
     seq = lives.get(fact, 0)
     is_there = fact in (_STARTED, _LOADED)
-    ended_with_node = is_there and node_seq > seq
+    ended_with_node = is_there and node.seq > seq
     state: State = "not_loaded"
     if is_there and not ended_with_node:
         state = "loaded" if fact == _LOADED else "loading"
     waits_seq = _unless_later(newest, _WAITS, _WAIT_ENDS)
-    if waits_seq < node_seq:
+    if waits_seq < node.seq:
         waits_seq = 0
     return Residence(
         state="waiting" if waits_seq and state == "not_loaded" else state,
@@ -83,7 +103,8 @@ def residence(newest: Newest, node_seq: int) -> Residence:
         waits_seq=waits_seq,
         quarantined_seq=_unless_later(newest, _QUARANTINED, _RELEASES),
         pinned_seq=_unless_later(newest, _PINNED, (_UNPINNED,)),
-        node_seq=node_seq if ended_with_node else 0,
+        node_seq=node.seq if ended_with_node else 0,
+        draining_seq=node.draining_seq,
     )
 
 
@@ -111,7 +132,7 @@ def told(
         lines += sentences(gone)
     if waits is not None:
         lines += sentences(waits)
-    for seq in (place.quarantined_seq, place.pinned_seq):
+    for seq in (place.quarantined_seq, place.pinned_seq, place.draining_seq):
         if (holds := events.get(seq)) is not None:
             lines += sentences(holds)
     return tuple(lines)

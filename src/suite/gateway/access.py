@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from ipaddress import ip_address
-from typing import Final, Protocol
+from typing import Final, Protocol, get_args
 from urllib.parse import urlsplit
 
+import msgspec
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -15,8 +17,10 @@ from suite.gateway.context import context_of
 from suite.gateway.errors import error_response
 from suite.messages.events import KeyEndpoint
 
-OPEN_PATHS: Final = frozenset(("/", "/health", "/livez", "/readyz", "/openapi.json"))
+OPEN_PATHS: Final = frozenset(("/", "/health", "/livez", "/readyz", "/openapi.json", "/ui"))
 """What everybody may ask for: it tells nothing about models or their use."""
+OPEN_FOLDER: Final = "/ui/static/"
+"""The files of the dashboard, which everybody may ask for too."""
 
 _ENDPOINTS: Final[Mapping[str, KeyEndpoint]] = {
     "/v1/chat/completions": "chat",
@@ -35,6 +39,11 @@ _ENDPOINTS: Final[Mapping[str, KeyEndpoint]] = {
     "/api/show": "models",
     "/api/ps": "models",
     "/api/version": "models",
+    "/ui/live": "view",
+    "/ui/events": "view",
+    "/ui/ask": "view",
+    "/ui/do": "admin",
+    "/ui/chat": "chat",
 }
 """What a key needs for a path, and for those under it. For all others it needs the right of an admin."""
 
@@ -47,6 +56,20 @@ def endpoint_of(path: str) -> KeyEndpoint:
     while path not in _ENDPOINTS and path:
         path = path.rpartition("/")[0]
     return _ENDPOINTS.get(path, "admin")
+
+
+def is_open(path: str) -> bool:
+    """Whether everybody may ask for this path."""
+    return path in OPEN_PATHS or path.startswith(OPEN_FOLDER)
+
+
+class Rights(msgspec.Struct, frozen=True, kw_only=True):
+    """What a requester may do."""
+
+    key: str | None = None
+    """The name of its key; None: keys are off."""
+    endpoints: frozenset[str]
+    expires_at: datetime | None = None
 
 
 class Access(Protocol):
@@ -66,6 +89,9 @@ class Access(Protocol):
 
     def shows(self, requester: str | None, model: str) -> bool:
         """Whether a requester may know that there is this model."""
+
+    def rights(self, requester: str | None) -> Rights:
+        """Who a requester is and what it may do now. Raises the error that refuses it, also later on."""
 
     def limits(self, requester: str | None) -> Mapping[str, str]:
         """The headers that tell a requester what is left of its limits."""
@@ -116,6 +142,11 @@ class Everybody:
         del requester, model
         return True
 
+    def rights(self, requester: str | None) -> Rights:
+        """All there are."""
+        del requester
+        return Rights(endpoints=frozenset(get_args(KeyEndpoint)))
+
     def limits(self, requester: str | None) -> Mapping[str, str]:
         """There are none."""
         del requester
@@ -148,7 +179,7 @@ class AccessMiddleware:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle an ASGI request."""
-        if scope["type"] != "http" or scope["path"] in OPEN_PATHS:
+        if scope["type"] != "http" or is_open(scope["path"]):
             return await self._app(scope, receive, send)
         context = context_of(scope)
 

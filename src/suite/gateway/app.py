@@ -21,6 +21,7 @@ from suite.gateway import health
 from suite.gateway.access import AccessMiddleware
 from suite.gateway.anthropic import endpoints as anthropic
 from suite.gateway.context import Context, context_of, put_context
+from suite.gateway.dashboard import endpoints as dashboard
 from suite.gateway.documents import with_documents
 from suite.gateway.errors import answer_error, bug, error_response
 from suite.gateway.gateway import Gateway
@@ -68,7 +69,7 @@ def application(gateway: Gateway, *, cors_origins: Sequence[str] = ()) -> Starle
         ]
     )
     app = Starlette(
-        routes=[each.route for each in operations],
+        routes=[each.route for each in (*operations, *dashboard.operations(gateway))],
         middleware=[
             Middleware(ContextMiddleware, gateway=gateway),
             *([_cors(cors_origins)] if cors_origins else []),

@@ -36,6 +36,7 @@ memory is loaded by the first request for it, which waits meanwhile.</p>
 <pre>curl {url}/v1/chat/completions \\
   -H 'Content-Type: application/json' \\
   -d '{{"model": "ID", "messages": [{{"role": "user", "content": "What is a llama?"}}]}}'</pre>
+<p>The <a href="/ui">dashboard</a> shows what the models do, and why.</p>
 <table>
 {rows}
 </table>

@@ -14,6 +14,7 @@ from suite.client import Client
 from suite.errors import ModelNotFound, SuiteError
 from suite.gateway.access import Access
 from suite.gateway.context import context_of
+from suite.gateway.dashboard.live import Live
 from suite.gateway.digests import Digests
 from suite.gateway.errors import invalid
 from suite.gateway.generations import Generations, while_connected
@@ -21,6 +22,7 @@ from suite.gateway.loading import loaded_within
 from suite.gateway.metrics import Metrics
 from suite.gateway.privileges import privilege_of
 from suite.identity import Clock, NewId, Now
+from suite.messages.actions.base import Adapters
 from suite.messages.actions.status import ModelInfo
 from suite.telemetry.exposition import Exposition
 
@@ -40,6 +42,15 @@ class WithWishes(Protocol):
     @property
     def wishes(self) -> Mapping[str, object]:
         """The fields for the service that may need rights."""
+
+
+@runtime_checkable
+class WithAdapters(Protocol):
+    """A request that may name adapters."""
+
+    @property
+    def adapters(self) -> Adapters | None:
+        """The adapters that the model is to be computed with."""
 
 
 T = TypeVar("T")
@@ -70,6 +81,7 @@ class Gateway:
         self.breaker = breaker
         self.metrics = Metrics(exposition, breaker)
         self.digests = Digests(client, clock)
+        self.live = Live(client, now=now, clock=clock)
         self.generations = Generations(client, self.metrics, load_seconds=load_seconds, clock=clock)
         self.new_id, self.now, self.clock = new_id, now, clock
         self._load_seconds = load_seconds
@@ -91,7 +103,15 @@ class Gateway:
             asked = msgspec.structs.replace(asked, model=model_id)  # type: ignore[type-var]
         context.model = model_id
         self._check_wishes(context.requester, asked)
+        self._check_adapters(context.requester, asked)
         return asked
+
+    def _check_adapters(self, requester: str | None, asked: ForModel) -> None:
+        """A key may use the adapters that it may use as models. Raises KeyNotPermitted."""
+        if requester is None or not isinstance(asked, WithAdapters) or not asked.adapters:
+            return
+        for each in (asked.adapters,) if isinstance(asked.adapters, str) else asked.adapters:
+            self.access.check_model(requester, each if isinstance(each, str) else each.id)
 
     def _check_wishes(self, requester: str | None, asked: ForModel) -> None:
         if requester is None or not isinstance(asked, WithWishes):
@@ -100,7 +120,7 @@ class Gateway:
             self.access.check_admin(requester, wish)
 
     async def resolve(self, requester: str | None, name: str) -> str:
-        """The id of the model that a requester asks for; without keys, the service finds out what it means.
+        """What the service is asked for when a requester asks for a model: its id, or what the service says.
 
         A requester learns nothing about models that it may not use: an alias of one of them means nothing.
         Raises ModelNotFound, KeyNotPermitted.
@@ -108,14 +128,14 @@ class Gateway:
         if requester is None:
             return name
         try:
-            model_id = await self.digests.id_of(name)
+            named = await self.digests.named(name)
         except SuiteError:
             self.access.check_model(requester, name)
             raise
-        if model_id is None or not self.access.shows(requester, model_id):
+        if named is None or not self.access.shows(requester, named.model_id):
             self.access.check_model(requester, name)
             raise ModelNotFound(f"no model {name[:255]!r}: GET /v1/models lists those that this key may use")
-        return model_id
+        return named.asked
 
     async def models(self, requester: str | None) -> list[ModelInfo]:
         """The models that a requester may know of."""

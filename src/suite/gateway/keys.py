@@ -11,10 +11,20 @@ from anyio.abc import TaskGroup
 from starlette.datastructures import Headers
 
 from suite.client import Client
-from suite.domain.keys import Keys, covers, identify, is_expired, require, require_admin, require_model
+from suite.domain.keys import (
+    Keys,
+    covers,
+    identify,
+    is_expired,
+    require,
+    require_admin,
+    require_current,
+    require_model,
+    rights,
+)
 from suite.domain.rate_limit import Bucket
 from suite.errors import ExpiredApiKey, InvalidApiKey, KeysMissing, RateLimited, SuiteError
-from suite.gateway.access import endpoint_of
+from suite.gateway.access import Rights, endpoint_of
 from suite.identity import Clock, Now
 from suite.messages.envelope import Recorded
 from suite.messages.events import Generated, KeyCreated, KeyRevoked
@@ -126,6 +136,12 @@ class KeyRing:
     def shows(self, requester: str | None, model: str) -> bool:
         """Whether the key may use the model."""
         return covers(self._key(requester), model)
+
+    def rights(self, requester: str | None) -> Rights:
+        """What the key may do. Raises InvalidApiKey, ExpiredApiKey."""
+        key = self._key(requester)
+        require_current(key, self._now())
+        return Rights(key=key.name, endpoints=rights(key), expires_at=key.expires_at)
 
     def limits(self, requester: str | None) -> Mapping[str, str]:
         """What is left of the limits of a key."""

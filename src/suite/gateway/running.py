@@ -87,6 +87,7 @@ async def run_gateway(
             )
             app = application(gateway, cors_origins=settings.allowed_origins)
             tasks.start_soon(gateway.digests.run)
+            tasks.start_soon(gateway.live.run)
             if certificate is not None:
                 tasks.start_soon(certificate.watch)
             tls = None if certificate is None else certificate.context
@@ -99,6 +100,7 @@ async def run_gateway(
                 tasks.start_soon(manager.feed_watchdog, client.is_answered)
                 await stop.wait()
                 manager.stopping()
+                gateway.live.end()
                 tasks.start_soon(_end_after, drain, gateway)
 
 

@@ -19,6 +19,8 @@ _AWAY: Final = (NodeLost, NoService, RequestTimeout, Unavailable)
 """The errors by which a client tells that nobody has answered it."""
 _ALONE: Final = frozenset(("/api/version",))
 """What the gateway answers by itself."""
+_WATCHING: Final = frozenset(("view", "admin"))
+"""The rights of those who look at the service, also while it does not answer."""
 
 
 def service_breaker(*, node: str, clock: Clock) -> CircuitBreaker:
@@ -35,7 +37,8 @@ class ServiceBreakerMiddleware:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle an ASGI request."""
-        if scope["type"] != "http" or scope["path"] in _ALONE or endpoint_of(scope["path"]) == "admin":
+        path = scope["path"]
+        if scope["type"] != "http" or path in _ALONE or endpoint_of(path) in _WATCHING:
             return await self._app(scope, receive, send)
         if not self._breaker.try_use():
             return await self._refuse(scope, receive, send)

@@ -135,7 +135,7 @@ class Reader:
             except Refused as refused:
                 if refused.code == STREAM_NOT_FOUND and not self._is_mirror:
                     raise ServerUnsuitable(f"the stream {self._jetstream.stream} is gone") from refused
-                patience.excuse(refused)
+                patience.excuse(self._in_words(refused))
             except (NotSent, NoAnswer, Unavailable) as error:
                 patience.excuse(error)
             finally:
@@ -218,9 +218,20 @@ class Reader:
         while True:
             try:
                 return await ask()
-            except (Refused, NotSent, NoAnswer) as error:
+            except Refused as refused:
+                patience.excuse(self._in_words(refused))
+            except (NotSent, NoAnswer) as error:
                 patience.excuse(error)
             await patience.pause()
+
+    def _in_words(self, refused: Refused) -> Exception:
+        """What a refusal means, where NATS does not know that."""
+        if self._is_mirror and refused.code == STREAM_NOT_FOUND:
+            return Lost(
+                "its mirror for readers is not there. A node makes it on its own server; on a NATS of your "
+                "own you do (deploy/nats/README.md)"
+            )
+        return refused
 
 
 def _policy(last_per_subject: bool) -> DeliverPolicy:

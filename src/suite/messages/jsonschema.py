@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 import msgspec
 
-from suite.messages import benchmarks, events, signals
+from suite.messages import benchmarks, events, promotion, signals
 from suite.messages.actions import (
     base,
     benchmark,
@@ -25,11 +25,14 @@ from suite.messages.actions import (
     prediction,
     projections,
     ranking,
+    replay,
     residency,
+    statistics,
     status,
     tokens,
     transfers,
     usage,
+    versions,
 )
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
@@ -45,14 +48,17 @@ ACTIONS = (
     benchmark,
     prediction,
     projections,
+    statistics,
+    replay,
     explanation,
     keys,
     drain,
     transfers,
+    versions,
     status,
 )
 """The modules with the types of the actions."""
-_DESCRIBED = (base, chat, benchmarks, *ACTIONS, events, signals)
+_DESCRIBED = (base, chat, benchmarks, *ACTIONS, events, promotion, signals)
 
 
 class ActionTypes(NamedTuple):

@@ -61,8 +61,10 @@ class NodeState(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     version: str = ""
     is_draining: bool = False
     """Whether it wants no new work."""
+    is_stopping: bool = False
+    """Whether it ends what it has, and takes no request any more, not even one about itself."""
     is_leaving: bool = False
-    """Whether it stops: the last state of a life."""
+    """Whether it has stopped: the last state of a life."""
     limits: dict[str, int] = {}
     """The bytes that all models may have, by memory."""
     free: dict[str, int] = {}
@@ -95,6 +97,8 @@ class OfferedModel(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     aliases: tuple[str, ...] = ()
     settings: str = ""
     """A short digest of the settings that change how it loads."""
+    adapters: tuple[str, ...] = ()
+    """The adapters that it can be computed with, and the names that stand for it with adapters."""
 
 
 class GetPresence(msgspec.Struct, frozen=True, kw_only=True):

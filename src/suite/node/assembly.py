@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from datetime import timedelta
 from functools import partial
 from typing import NamedTuple
@@ -14,11 +12,8 @@ import anyio.abc
 import anyio.to_thread
 
 from suite import machine
-from suite.bus import credentials
 from suite.bus.claims import Claims
-from suite.bus.cluster import Cluster, ClusterFile, address_of, is_loopback, split_address
 from suite.bus.connection import Connection
-from suite.bus.embedded import EmbeddedServer
 from suite.bus.service import terminate
 from suite.catalogue import Catalogue
 from suite.cgroups import Cgroups
@@ -28,14 +23,12 @@ from suite.domain.footprint import Footprint
 from suite.domain.residency import Residency
 from suite.domain.turn_answer import limit_setting
 from suite.domain.turns import Turns
-from suite.errors import InvalidConfiguration
 from suite.gpus import Gpus
 from suite.identity import Clock, NewId, Now
 from suite.log import Log
 from suite.memory_limits import footprint_of, memory_limits, warnings
-from suite.messages.actor import NatsAccess
-from suite.messages.subjects import Subjects, escape
-from suite.node.address import Address
+from suite.messages.subjects import Subjects
+from suite.node.aliases import Aliases
 from suite.node.appraisal import Appraisals
 from suite.node.benchmarks.asking import Asking
 from suite.node.benchmarks.benchmarks import Benchmarks
@@ -54,6 +47,7 @@ from suite.node.integrity import EVENTS_LOST, Integrity
 from suite.node.journal import Journal
 from suite.node.learning import Learning
 from suite.node.memory_kills import MemoryKills
+from suite.node.nats_server import Nats
 from suite.node.node import Node, actor_spec
 from suite.node.past import Past
 from suite.node.pins import Pins
@@ -62,83 +56,12 @@ from suite.node.reporter import Reporter
 from suite.node.sizes import ModelSizes
 from suite.node.supervisor import Supervisor
 from suite.node.transfers.transfers import Transfers
+from suite.node.versions import Names, VersionBook
 from suite.prediction.frequency import MostUsedLastHour
 from suite.projections.projections import Projections
 from suite.units import size
 
 logger = logging.getLogger("suite.node")
-
-
-class Nats(NamedTuple):
-    """How the node and its clients connect to NATS."""
-
-    access: NatsAccess
-    mirror: NatsAccess | None
-    """Access for keeping the readers' mirror (ADR 18); None if the server is not the node's own."""
-    address: Address
-    server: EmbeddedServer | None
-    """The node's own server; None if it uses an existing one."""
-
-
-@asynccontextmanager
-async def reached_nats(settings: Settings) -> AsyncIterator[Nats]:
-    """Use the configured NATS server, or run an embedded one until the block ends."""
-    if settings.nats.url is not None:
-        access = NatsAccess(
-            url=settings.nats.url,
-            user=settings.nats.user,
-            password=settings.nats.password,
-            credentials_file=settings.nats.credentials,
-            ca_file=None if settings.nats.ca is None else str(settings.nats.ca.absolute()),
-            inbox_prefix=settings.nats.inbox_prefix,
-        )
-        yield Nats(access, None, Address(settings, None), None)
-        return
-    cluster = await anyio.to_thread.run_sync(part_in_cluster, settings)
-    shared = {} if cluster is None else cluster.shared.users
-    known = await anyio.to_thread.run_sync(
-        credentials.change, credentials.path(settings.data_dir), lambda known: known.sharing(shared)
-    )
-    async with EmbeddedServer.start(
-        settings.data_dir / "nats",
-        subjects_root=settings.subject_root,
-        port=settings.nats.port,
-        users=known.listed(),
-        host=settings.nats.listen,
-        cluster=cluster,
-    ) as server:
-        yield Nats(server.access, server.mirror, Address(settings, server), server)
-
-
-def part_in_cluster(settings: Settings) -> Cluster | None:
-    """The part of the node's own server in a cluster; None if it is alone.
-
-    Raises ClusterFileUnusable, and InvalidConfiguration for settings that do not go together.
-    """
-    nats = settings.nats
-    if not nats.join:
-        if nats.cluster_file is not None:
-            raise InvalidConfiguration(
-                "nats.cluster_file without nats.join: name the other machines with --join"
-            )
-        if not is_loopback(nats.listen):
-            raise InvalidConfiguration(
-                f"nats.listen is {nats.listen}, which other machines reach: passwords would cross the "
-                "network in the clear. Use --join and --cluster-file, or a NATS of your own with TLS"
-            )
-        return None
-    if nats.cluster_file is None:
-        raise InvalidConfiguration(
-            "--join needs --cluster-file: make one with `suite cluster create`, and copy it to each machine"
-        )
-    split_address(nats.cluster_listen)
-    return Cluster(
-        shared=ClusterFile.read(nats.cluster_file),
-        server=escape(settings.node),
-        listen=nats.cluster_listen,
-        advertise=None if nats.cluster_advertise is None else address_of(nats.cluster_advertise),
-        join=tuple(map(address_of, nats.join)),
-    )
 
 
 class Environment(NamedTuple):
@@ -165,6 +88,7 @@ def make_supervisor(
     limits: Footprint,
     gpus: Gpus,
     learning: Learning,
+    versions: VersionBook,
 ) -> Supervisor:
     """What loads models and ends them. `limits`: what all of them may have of each memory."""
     settings, connection = env.settings, env.connection
@@ -192,6 +116,7 @@ def make_supervisor(
         memory_kills=MemoryKills(cgroups.out_of_memory_kills),
         confinement=ModelConfinement.of(is_on=settings.confinement),
         appraise=Appraisals(learning.appraiser, now=env.now),
+        version_of=versions.number,
         new_id=env.new_id,
         now=env.now,
         clock=env.clock,
@@ -228,9 +153,11 @@ def make_node(
     learning: Learning,
     supervisor: Supervisor,
     pins: Pins,
+    versions: VersionBook,
 ) -> Node:
     """What every action gets."""
     settings, connection, log, clock = env.settings, env.connection, env.log, env.clock
+    names = Names(versions, catalogue)
     fleet = Fleet(
         settings.node,
         journal.epoch,
@@ -238,8 +165,10 @@ def make_node(
         subjects=env.subjects,
         log=log,
         catalogue=catalogue,
+        names=names,
         supervisor=supervisor,
         tasks=env.tasks,
+        new_id=env.new_id,
         clock=clock,
         has_models=settings.enable_gguf_management,
     )
@@ -252,6 +181,7 @@ def make_node(
     )
     ids = GenerationIds(claims, settings.node, journal.epoch, fleet.others, clock=clock)
     generations = Generations(connection, env.subjects, settings.node, supervisor, env.tasks, clock, ids=ids)
+    aliases = Aliases(log, env.subjects, versions, names, fleet, projections.evaluation, new_id=env.new_id)
     return Node(
         settings,
         cluster=ClusterWatch(
@@ -277,6 +207,9 @@ def make_node(
         supervisor=supervisor,
         generations=generations,
         pins=pins,
+        versions=versions,
+        names=names,
+        aliases=aliases,
         fleet=fleet,
         drain=Drain(
             settings.node,

@@ -18,8 +18,7 @@ from suite.errors import SuiteError
 from suite.messages.actor import Buffer, CoreSeat
 from suite.messages.decisions import Decision, Purpose
 from suite.messages.events import UnloadReason
-from suite.node.load_phases import LoadPhase, LoadPhases
-from suite.node.load_trace import LoadTrace
+from suite.node.load_trace import LoadPhase, LoadTrace
 from suite.node.process import ActorProcess
 from suite.prediction.costs import LoadKey
 from suite.process_memory import ProcessMemory
@@ -45,6 +44,8 @@ class Lease(msgspec.Struct, kw_only=True):
     asked: Asked
     accepted: bool = False
     """Whether the actor has the generation. Until then the hand-over replies to the client."""
+    traceparent: str | None = None
+    """The span of the hand-over, which the generation's spans belong to; None outside of any trace."""
 
 
 class Departure(msgspec.Struct, frozen=True, kw_only=True):
@@ -68,6 +69,8 @@ class Instance:
         """What the file system said of the files when its process was started to load them."""
         self.sha256: str | None = None
         """The digest of the content that it has loaded; None while it is not known."""
+        self.version = 0
+        """Which version of the model it is, by number; 0 while it is not known."""
         self.phase: Phase = "loading"
         self.progress = 0.0
         self.process: ActorProcess | None = None
@@ -102,8 +105,6 @@ class Instance:
         self.process_started = now
         """When its process began; those whose memory it gets may take a while to leave."""
         self.last_used = now
-        self.phases = LoadPhases(now)
-        """How long the parts of its load took."""
         self.ready_at: float | None = None
         """When it was loaded (clock time)."""
         self.was_used = False
@@ -127,7 +128,7 @@ class Instance:
         self.unsaved_tokens = 0
         """The tokens of conversations that are lost with its process, as it told when a generation ended."""
         self.load_trace = LoadTrace(model.model_id, asked_ns=time.time_ns() if asked_ns is None else asked_ns)
-        """The spans of its load."""
+        """The phases of its load."""
         self.trace: Context | None = self.load_trace.context
         """The trace that its next event belongs to: that of the load, then none, then that of the unload."""
         self.seq = 0
@@ -138,8 +139,7 @@ class Instance:
 
     def enter(self, phase: LoadPhase, now: float) -> None:
         """Its load comes into another phase, which ends the one before."""
-        self.phases.begin(phase, now)
-        self.load_trace.enter(phase)
+        self.load_trace.enter(phase, now)
 
     @property
     def load_key(self) -> LoadKey:

@@ -1,23 +1,31 @@
-"""The spans of one load: its phases, one after the other, in the trace of the request that caused it."""
+"""One load: its phases, one after the other, how long they took, and their spans."""
 
 from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
+from typing import Final, Literal, TypeAlias
 
 from opentelemetry.context import Context
 
 from suite import telemetry
-from suite.node.load_phases import LoadPhase
+
+LoadPhase: TypeAlias = Literal["wait", "reserve", "evict", "inspect", "spawn", "map", "warm_up"]
+"""`wait`: until it is its turn; `reserve`: until its start is in the log; `evict`: until those that leave for
+it have left; `inspect`: what its files are, and how they are to be loaded; `spawn`: until its process begins
+to load; `map`: until llama.cpp has the weights; `warm_up`: the rest."""
+
+MEASURED: Final[tuple[LoadPhase, ...]] = ("reserve", "evict", "inspect", "spawn", "map", "warm_up")
+"""Those of a load that is decided, in order."""
 
 
 class LoadTrace:
-    """Traces one load. When tracing is off it only knows the trace of its request."""
+    """Follows one load, in the trace of the request that caused it."""
 
     def __init__(self, model_id: str, *, asked_ns: int) -> None:
         """`asked_ns`: when it was asked for, in nanoseconds since 1970."""
         self._load = telemetry.begin(f"load {model_id}", {"suite.model.id": model_id}, began_ns=asked_ns)
-        self._name: LoadPhase = "wait"
         self._phase = self._begin("wait", began_ns=asked_ns)
+        self._began: dict[LoadPhase, float] = {}
 
     @property
     def context(self) -> Context:
@@ -29,11 +37,17 @@ class LoadTrace:
         """What belongs to the phase that it is in continues this."""
         return self._phase.context
 
-    def enter(self, phase: LoadPhase) -> None:
-        """Begin the next phase, which ends the one before it."""
-        if phase != self._name:
+    def enter(self, phase: LoadPhase, now: float) -> None:
+        """Begin a phase, unless it has begun already, and end the one before it."""
+        if phase not in self._began:
             self._phase.end()
-            self._name, self._phase = phase, self._begin(phase)
+            self._began[phase], self._phase = now, self._begin(phase)
+
+    def seconds(self, now: float) -> dict[LoadPhase, float]:
+        """How long each phase took that has begun, without the wait; the last one until now."""
+        begun = [phase for phase in MEASURED if phase in self._began]
+        ends = [*(self._began[phase] for phase in begun[1:]), now]
+        return {phase: max(0.0, end - self._began[phase]) for phase, end in zip(begun, ends, strict=True)}
 
     def end(self, error: Exception | None = None) -> None:
         """End the load, as a failed one if there is an error. Only the first call counts."""

@@ -11,7 +11,13 @@ import anyio
 
 from suite.catalogue import Catalogue, Model
 from suite.domain.registration import Found, Gone, Registration, decide, evolve
-from suite.errors import ModelFileGone, ModelFileInvalid, ModelNotFound, SuiteError
+from suite.errors import (
+    ModelFileGone,
+    ModelFileIncomplete,
+    ModelFileInvalid,
+    ModelNotFound,
+    SuiteError,
+)
 from suite.log import Log
 from suite.messages.events import ModelRegistered, ModelRemoved
 from suite.messages.subjects import Subjects
@@ -34,13 +40,19 @@ class Registrar:
         node: str,
         catalogue: Catalogue,
         on_digest: Callable[[Model], None] = lambda _: None,
+        on_refused: Callable[[Model], None] = lambda _: None,
     ) -> None:
-        """`on_digest` is called with every model whose digest is known, or which it shows to be damaged."""
+        """`on_digest` is called with every model whose digest is known, or which it shows to be damaged.
+
+        `on_refused` is called with every model that cannot be loaded, when its files are seen and whenever
+        they have changed, but not with what is still being written or downloaded.
+        """
         self._log = log
         self._subjects = subjects
         self._node = node
         self._catalogue = catalogue
         self._on_digest = on_digest
+        self._on_refused = on_refused
         self._due: dict[str, None] = dict.fromkeys(catalogue.models)
         self._unread: dict[str, None] = {}
         """The models whose files could not be read."""
@@ -94,7 +106,7 @@ class Registrar:
                 model_id = recorded.data.model_id
                 states[model_id] = evolve(states.get(model_id, Registration()), recorded.data)
         for model_id, state in states.items():
-            if self._node in state.digests and self._catalogue.has_gone(model_id):
+            if self._node in state.files and self._catalogue.has_gone(model_id):
                 self._due[model_id] = None
 
     async def _register(self, model_id: str) -> None:
@@ -103,7 +115,10 @@ class Registrar:
             if not self._catalogue.has_gone(model_id):
                 return  # it is out of reach, and known again when it is back
             await self._settle(Gone(fact=ModelRemoved(model_id=model_id, node=self._node)))
-        elif (fact := await self._describe(model)) is not None:
+            return
+        if _is_refused(model):
+            self._on_refused(model)
+        if (fact := await self._describe(model)) is not None:
             await self._settle(Found(fact=fact))
 
     async def _describe(self, model: Model) -> ModelRegistered | None:
@@ -133,6 +148,8 @@ class Registrar:
             parameters=model.info.parameters,
             quantization=model.info.quantization,
             trained_context_tokens=model.info.context_tokens,
+            settings=model.version_settings,
+            source=model.source,
         )
 
     def _tell_damage(self, model_id: str) -> None:
@@ -151,3 +168,8 @@ class Registrar:
             evolve=evolve,
             decide=partial(decide, command=command),
         )
+
+
+def _is_refused(model: Model) -> bool:
+    is_coming = not model.settled or isinstance(model.file.error, ModelFileIncomplete)
+    return model.error is not None and not is_coming

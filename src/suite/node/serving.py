@@ -1,19 +1,16 @@
-"""Assembles a node, serves until it is told to stop, and shuts it down in order."""
+"""Assembles a node, has it serve, and shuts it down in order."""
 
 from __future__ import annotations
 
 import logging
-import signal
-import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing, asynccontextmanager
 from functools import partial
 
 import anyio
-import anyio.abc
 import anyio.to_thread
 
-from suite import data_directory, telemetry
+from suite import telemetry
 from suite.actions.benchmark import cancel_benchmark, get_benchmarks, run_benchmark
 from suite.actions.catalogue import get_model_status, list_models
 from suite.actions.drain import drain_node
@@ -34,30 +31,48 @@ from suite.actions.keys import create_key, list_keys, revoke_key
 from suite.actions.prediction import get_predictions, predict_models, preload_models, select_model
 from suite.actions.projections import get_error_groups, get_errors, get_fleet, rebuild_projection
 from suite.actions.ranking import rerank
+from suite.actions.replay import replay_history
 from suite.actions.residency import load_model, pin_model, release_model, unload_model, unpin_model
+from suite.actions.statistics import (
+    get_bet_statistics,
+    get_bets,
+    get_metric_series,
+    get_model_quality,
+    get_request_statistics,
+    get_residency_timeline,
+    list_metrics,
+)
 from suite.actions.tokens import apply_template, detokenize, tokenize
 from suite.actions.transfers import push_model
 from suite.actions.usage import record_usage, usage
+from suite.actions.versions import (
+    list_aliases,
+    list_versions,
+    promote_alias,
+    set_alias,
+    take_back_alias,
+)
 from suite.bus import credentials
 from suite.bus.connection import Connection
 from suite.bus.kv import Leases
 from suite.bus.service import Service
+from suite.catalogue import Model
 from suite.config import Settings
 from suite.errors import LogNotWritable, ReadModelUnavailable
+from suite.explanation.words import counted
 from suite.gpus import Gpus
-from suite.identity import Clock, NewId, Now, new_id, utc_now
+from suite.identity import Clock, NewId, Now
 from suite.legacy.service import serve_legacy
 from suite.log import Log
 from suite.log.mirror import keep_mirror
 from suite.messages.subjects import Subjects
-from suite.node.address import Address
+from suite.node.adapters import empty_adapters
 from suite.node.assembly import (
     Environment,
     limits_of_memories,
     make_node,
     make_pins,
     make_supervisor,
-    reached_nats,
     scanned_catalogue,
     warn_of_small_limit,
 )
@@ -72,21 +87,23 @@ from suite.node.gateway import GatewayProcess
 from suite.node.journal import Journal
 from suite.node.learning import Learning
 from suite.node.membership import LEASE_SECONDS, Membership
+from suite.node.metrics_endpoint import measured
+from suite.node.nats_server import Nats
 from suite.node.node import Node
 from suite.node.observations import Condition, observing
 from suite.node.past import read_past
 from suite.node.pin_moves import PinMoves
 from suite.node.preloader import Preloader
-from suite.node.progress import RunningWork, StartProgress
+from suite.node.progress import RunningWork
+from suite.node.promoter import Promoter
 from suite.node.recovery import close_open_instances
 from suite.node.registrar import Registrar
 from suite.node.reporter import Reporter
-from suite.node.scrape import measured
 from suite.node.snapshots import sweep_snapshots
 from suite.node.storage import StorageWatch
 from suite.node.users import UsersWatch
+from suite.node.versions import VersionBook
 from suite.projections.projections import Projections
-from suite.service_manager import ServiceManager
 from suite.tasks import background
 from suite.version import __version__
 
@@ -107,6 +124,11 @@ ACTIONS = (
     cancel_generation,
     clear_kv_cache,
     push_model,
+    list_versions,
+    list_aliases,
+    set_alias,
+    promote_alias,
+    take_back_alias,
     list_models,
     get_model_status,
     health_check,
@@ -131,6 +153,14 @@ ACTIONS = (
     get_errors,
     get_error_groups,
     get_fleet,
+    get_request_statistics,
+    get_residency_timeline,
+    get_bet_statistics,
+    get_bets,
+    list_metrics,
+    get_metric_series,
+    get_model_quality,
+    replay_history,
     explain,
     rebuild_projection,
     drain_node,
@@ -154,6 +184,7 @@ _NEEDS_MODELS = (
     cancel_generation,
     clear_kv_cache,
     push_model,
+    promote_alias,
     preload_models,
     select_model,
     run_benchmark,
@@ -166,6 +197,9 @@ _NEEDS_EVALUATION = (
     get_model_evaluation_scores,
     retract_model_evaluation,
     compare_models,
+    list_metrics,
+    get_metric_series,
+    get_model_quality,
     run_benchmark,
     get_benchmarks,
     cancel_benchmark,
@@ -175,79 +209,28 @@ SCHEMAS = "the files of suite/schemas in the wheel, by the $id that an endpoint'
 """Where the JSON schemas of requests and replies are, as `$SRV.INFO` says it."""
 
 
-async def serve(
-    settings: Settings,
-    *,
-    take_over: bool = False,
-    on_ready: Callable[[Node], None] = lambda _: None,
-    manager: ServiceManager | None = None,
-) -> None:
-    """Serve until SIGINT or SIGTERM. After a second signal running generations are not waited for.
-
-    `on_ready` is called when the node serves, and `manager` is told how it is. Raises the error that keeps
-    the node from starting, or Fenced, LogGone or NodeLost when it may not go on.
-    """
-    manager = manager or ServiceManager.nobody()
-    async with background() as tasks:
-        serving, stop = anyio.Event(), anyio.Event()
-        tasks.start_soon(_wait_for_signals, serving, stop, tasks.cancel_scope)
-        progress = StartProgress()
-        tasks.start_soon(progress.tell)
-        tasks.start_soon(manager.starting)
-
-        def on_step(doing: str) -> None:
-            progress.step(doing)
-            manager.status(doing)
-
-        async with running_node(settings, take_over=take_over, on_step=on_step) as node:
-            progress.end()
-            serving.set()
-            on_ready(node)
-            manager.ready(f"node {node.name} serves {len(node.catalogue.models)} models")
-            tasks.start_soon(manager.feed_watchdog, node.reaches_nats)
-            await stop.wait()
-            manager.stopping()
-    logger.info("node %s has stopped", settings.node)
-
-
-async def _wait_for_signals(serving: anyio.Event, stop: anyio.Event, scope: anyio.CancelScope) -> None:
-    with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
-        async for _ in signals:
-            if stop.is_set() or not serving.is_set():
-                logger.info("stopping at once")
-                scope.cancel()
-            stop.set()
-
-
 @asynccontextmanager
-async def running_node(
+async def served_node(
     settings: Settings,
+    nats: Nats,
     *,
-    take_over: bool = False,
-    on_step: Callable[[str], None] = lambda _: None,
-    new_id: NewId = new_id,
-    now: Now = utc_now,
-    clock: Clock = time.monotonic,
+    take_over: bool,
+    on_step: Callable[[str], None],
+    new_id: NewId,
+    now: Now,
+    clock: Clock,
 ) -> AsyncIterator[Node]:
-    """A node that serves until the block ends.
-
-    `on_step` is called with what the start does next; an empty text is a step that tells by itself what it
-    waits for.
-    """
+    """A node that serves until the block ends, on this NATS. `suite.node.startup.running_node` starts one."""
     subjects = Subjects(settings.subject_root)
     breakers = Breakers(settings.node, now=now, clock=clock)
     place = str(settings.data_dir.absolute())
-    on_step(f"connecting to NATS at {settings.nats.url}" if settings.nats.url else "starting the NATS server")
     with (
-        data_directory.held(settings.data_dir),
         telemetry.tracing(settings.tracing, node=settings.node, process="node", place=place),
-        measured(settings) as scrape,
+        measured(settings) as metrics,
         GatewayProcess.opened(settings, breakers) as gateway,
     ):
         breakers.add(telemetry.circuit_breakers())
-        Address(settings, None).withdraw()  # of a node that was killed
         async with (
-            reached_nats(settings) as nats,
             # Wait for NATS: when both are started together, the node may be up first.
             Connection.open(
                 nats.access, name=f"suite-{settings.node}", wait=settings.nats.url is not None
@@ -264,8 +247,8 @@ async def running_node(
             ) as log,
             background() as tasks,
         ):
-            if scrape is not None:
-                tasks.start_soon(scrape.serve)
+            if metrics is not None:
+                tasks.start_soon(metrics.serve)
             env = Environment(
                 settings, subjects, nats, connection, log, tasks, gateway, breakers, new_id, now, clock
             )
@@ -285,7 +268,9 @@ async def running_node(
             tasks.start_soon(breakers.run, journal)
             await close_open_instances(log, journal, subjects, settings.node)
             past = await read_past(log, subjects, settings.node, now())
-            supervisor = make_supervisor(env, journal, catalogue, past, limits, gpus, learning)
+            versions = VersionBook(log)
+            tasks.start_soon(versions.run)
+            supervisor = make_supervisor(env, journal, catalogue, past, limits, gpus, learning, versions)
             pins = make_pins(env, reporter, journal, catalogue, past, supervisor)
             leases = await Leases.open(
                 connection,
@@ -308,13 +293,16 @@ async def running_node(
                 tasks.start_soon(supervisor.sizes.recall, projections.catalogue, epoch)
                 await supervisor.sizes.wait_recalled()
                 warn_of_small_limit(supervisor, catalogue)
-                node = make_node(env, reporter, catalogue, journal, projections, learning, supervisor, pins)
-                _start_background(env, node)
+                node = make_node(
+                    env, reporter, catalogue, journal, projections, learning, supervisor, pins, versions
+                )
+                _start_background(env, node, reporter)
+                await versions.reach(journal.last_seq)  # before that it is not known what names mean
                 async with node.fleet.joined(), _service(env, node) as service:
                     nats.address.publish(http=None if gateway is None else gateway.url)
                     if gateway is not None:
                         tasks.start_soon(gateway.run)
-                    logger.info("node %s serves %d models", settings.node, len(catalogue.models))
+                    logger.info("node %s serves %s", settings.node, counted(len(catalogue.models), "model"))
                     try:
                         yield node
                     finally:
@@ -357,6 +345,7 @@ async def _prepare(env: Environment) -> Reporter:
     if settings.dependencies and settings.nats.url is not None:  # nobody else is on a node's own server
         tasks.start_soon(watch_dependencies, env.connection, settings.dependencies, env.breakers)
     tasks.start_soon(sweep_snapshots, settings, env.now)
+    await anyio.to_thread.run_sync(empty_adapters, settings)
     reporter = Reporter(env.log, settings.node, clock=env.clock)
     tasks.start_soon(reporter.run)
     if env.nats.server is not None:
@@ -368,7 +357,7 @@ async def _prepare(env: Environment) -> Reporter:
     return reporter
 
 
-def _start_background(env: Environment, node: Node) -> None:
+def _start_background(env: Environment, node: Node, reporter: Reporter) -> None:
     """Start what a node does by itself, without a request."""
     settings, tasks = env.settings, env.tasks
     if settings.measures:
@@ -378,7 +367,11 @@ def _start_background(env: Environment, node: Node) -> None:
     tasks.start_soon(node.integrity.run)
     tasks.start_soon(node.learning.run)
     content = ContentWatch(settings, node.catalogue, node.supervisor, tasks)
-    registrar = Registrar(env.log, env.subjects, settings.node, node.catalogue, content.known)
+    registrar = Registrar(
+        *(env.log, env.subjects, settings.node, node.catalogue),
+        on_digest=content.known,
+        on_refused=partial(_report_refused, reporter),
+    )
     tasks.start_soon(registrar.run)
     tasks.start_soon(_follow_files, node, registrar, content)
     preloader = Preloader(node, settings.prediction_interval_seconds)
@@ -389,6 +382,12 @@ def _start_background(env: Environment, node: Node) -> None:
         if settings.enable_model_evaluation:
             tasks.start_soon(node.benchmarks.run, node.journal.epoch)
         tasks.start_soon(_lead, env, node, preloader)
+
+
+def _report_refused(reporter: Reporter, model: Model) -> None:
+    """Have it stand among the errors that a model cannot be loaded, before anybody asks for it."""
+    if model.error is not None:
+        reporter.report(model.error.code, model.error.message, "warning", model_id=model.model_id)
 
 
 def _condition(node: Node) -> Condition:
@@ -415,6 +414,7 @@ async def _lead(env: Environment, node: Node, preloader: Preloader) -> None:
         placement = Leadership("placement", node.name, node.fleet.peers, leases, env.clock)
         tasks.start_soon(placement.run)
         tasks.start_soon(PinMoves(node, placement).run)
+        tasks.start_soon(Promoter(node, placement).run)
         if env.settings.copies.enabled:
             tasks.start_soon(Copies(node, placement).run)
 

@@ -9,7 +9,7 @@ so expired samples leave it when it is merged again from what is left. Sketches 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from typing import Any, Final, NamedTuple, TypeAlias
@@ -24,6 +24,13 @@ from suite.projections.sketch import Sketch
 MINUTE: Final = 60
 WIDTHS: Final = (MINUTE, 3_600, 86_400, 30 * 86_400)
 """The widths of buckets, in seconds. Each is a multiple of the one before."""
+
+HOUR: Final = WIDTHS[1]
+DAY: Final = WIDTHS[2]
+STEPS: Final = (MINUTE, 300, 900, HOUR, 3 * HOUR, 6 * HOUR, DAY, 7 * DAY, 30 * DAY, 360 * DAY)
+"""The steps of series, in seconds. Each is a multiple of the widths that are not wider than it."""
+MOST_POINTS: Final = 120
+"""A series has about so many points at most."""
 
 BEFORE_ALL: Final = -(10**7) * WIDTHS[-1]
 AFTER_ALL: Final = 10**7 * WIDTHS[-1]
@@ -76,6 +83,16 @@ def minute_of(time: datetime, *, up: bool = False) -> int:
     return -seconds if up else seconds
 
 
+def time_of(seconds: int) -> datetime:
+    """The time so many seconds after 1970."""
+    return _EPOCH + timedelta(seconds=seconds)
+
+
+def step_for(begin: int, end: int) -> int:
+    """The narrowest of the steps with which a series over a window has at most `MOST_POINTS` points."""
+    return next((step for step in STEPS if end - begin <= step * MOST_POINTS), STEPS[-1])
+
+
 def cover(begin: int, end: int, widths: tuple[int, ...] = WIDTHS) -> list[Piece]:
     """Cover a range of whole minutes with the fewest buckets: wide inside, narrower at the edges."""
     if begin >= end:
@@ -95,21 +112,52 @@ async def read(
     db: aiosqlite.Connection, metric_name: str, agent_name: str | None, begin: int, end: int
 ) -> list[tuple[str, bytes]]:
     """Read the buckets that cover a window of whole minutes. Returns pairs of agent and packed sketch."""
+    rows = await _read(db, metric_name, agent_name, cover(begin, end))
+    return [(agent, sketch) for agent, _, sketch in rows]
+
+
+async def read_steps(
+    db: aiosqlite.Connection, metric_name: str, agent_name: str | None, piece: Piece
+) -> list[tuple[str, int, bytes]]:
+    """Read the widest buckets that fit into the steps of a window: agent, start of the bucket, and sketch.
+
+    The width of ``piece`` is that of a step; the window begins and ends with one.
+    """
+    width = next(width for width in reversed(WIDTHS) if piece.width % width == 0)
+    return await _read(db, metric_name, agent_name, [piece._replace(width=width)])
+
+
+async def first_hour(db: aiosqlite.Connection, metric_name: str) -> int | None:
+    """The start of the first hour in which there are samples of a metric; None if there are none."""
+    ((start,),) = await db.execute_fetchall(
+        "SELECT min(start) FROM metric_spans WHERE width = ? AND metric_name = ?", (HOUR, metric_name)
+    )
+    return None if start is None else int(start)
+
+
+async def _read(
+    db: aiosqlite.Connection, metric_name: str, agent_name: str | None, pieces: Iterable[Piece]
+) -> list[tuple[str, int, bytes]]:
     parts: list[str] = []
     values: list[str | int] = []
-    for piece in cover(begin, end):
+    for piece in pieces:
         if piece.width == MINUTE:
-            parts.append("SELECT agent_name, sketch FROM metric_minutes WHERE metric_name = ?")
+            parts.append("SELECT agent_name, start, sketch FROM metric_minutes WHERE metric_name = ?")
             values.append(metric_name)
         else:
-            parts.append("SELECT agent_name, sketch FROM metric_spans WHERE width = ? AND metric_name = ?")
+            parts.append(
+                "SELECT agent_name, start, sketch FROM metric_spans WHERE width = ? AND metric_name = ?"
+            )
             values += [piece.width, metric_name]
         parts[-1] += " AND start >= ? AND start < ?"
         values += [piece.begin, piece.end]
         if agent_name is not None:
             parts[-1] += " AND agent_name = ?"
             values.append(agent_name)
-    return [(agent, sketch) for agent, sketch in await db.execute_fetchall(" UNION ALL ".join(parts), values)]
+    if not parts:
+        return []
+    rows = await db.execute_fetchall(" UNION ALL ".join(parts), values)
+    return [(agent, start, sketch) for agent, start, sketch in rows]
 
 
 async def count(db: aiosqlite.Connection, rows: Sequence[Row]) -> None:

@@ -1,7 +1,7 @@
 """The read model of what happened to which model: where in the log the events about its residency are.
 
-It has no facts of its own, only sequences. Who explains a moment finds the events here, and reads them from
-the log (ADR 46).
+Who explains a moment finds the events here, and reads them from the log (ADR 46). Beside that are the stays
+of models in memory (`stays.py`) and the bets on them (`bets.py`), a row each, for what is shown over time.
 """
 
 from __future__ import annotations
@@ -13,8 +13,9 @@ from typing import ClassVar, Final, TypeAlias
 import aiosqlite
 
 from suite.messages.envelope import Recorded
-from suite.messages.events import Event, InstanceLoadStarted, NodeLifeEvent
+from suite.messages.events import AliasEvent, Event, InstanceLoadStarted, NodeEvent
 from suite.messages.times import from_sql, to_sql
+from suite.projections import bets, stays
 from suite.projections.projection import EXPIRE_ROWS, Projection, remove_expired
 
 Row: TypeAlias = tuple[object, ...]
@@ -26,12 +27,19 @@ _EVICTS: Final = "evicts"
 
 
 class HistoryProjection(Projection):
-    """Folds the events of models, instances, waits, bets and nodes."""
+    """Folds the events of models, instances, waits, bets, aliases and nodes."""
 
     name: ClassVar[str] = "history"
-    version: ClassVar[int] = 2
-    aggregates: ClassVar[tuple[str, ...]] = ("model", "instance", "admission", "prediction", "node")
-    schema: ClassVar[str] = """
+    version: ClassVar[int] = 4
+    aggregates: ClassVar[tuple[str, ...]] = (
+        "model",
+        "instance",
+        "admission",
+        "prediction",
+        "alias",
+        "node",
+    )
+    schema: ClassVar[str] = f"""{stays.SCHEMA}{bets.SCHEMA}
         CREATE TABLE history (
             model_id TEXT NOT NULL,
             seq INTEGER NOT NULL,
@@ -46,10 +54,12 @@ class HistoryProjection(Projection):
     """
 
     async def fold(self, db: aiosqlite.Connection, events: Sequence[Recorded]) -> None:
-        """Insert a row for each model that an event is about."""
+        """Insert a row for each model that an event is about; apply it to stays and bets."""
         rows = [row for recorded in events for row in _rows(recorded)]
         if rows:
             await db.executemany("REPLACE INTO history VALUES (?, ?, ?, ?, ?, ?)", rows)
+        await stays.fold(db, events)
+        await bets.fold(db, events)
 
     async def expire(self, db: aiosqlite.Connection, now: datetime) -> bool:
         """Remove rows whose events have expired. Returns whether there may be more."""
@@ -58,13 +68,17 @@ class HistoryProjection(Projection):
 
 def _rows(recorded: Recorded) -> Iterator[Row]:
     event, seq, at = recorded.data, recorded.seq, to_sql(recorded.time)
-    node: str = getattr(event, "node", "")
+    # What an alias stands for is about no place, though its events may name the node that was ready.
+    node: str = "" if isinstance(event, AliasEvent) else getattr(event, "node", "")
     fact = f"{event.aggregate}.{event.fact}"
     expires = None if recorded.expires is None else int(recorded.expires.timestamp())
-    if isinstance(event, NodeLifeEvent):
+    if isinstance(event, NodeEvent):
         yield "", seq, node, fact, at, expires
     elif (model_id := _model_of(event)) is not None:
         yield model_id, seq, node, fact, at, expires
+    old_model_id = getattr(event, "old_model_id", None)
+    if isinstance(old_model_id, str) and old_model_id != getattr(event, "model_id", None):
+        yield old_model_id, seq, node, fact, at, expires
     if isinstance(event, InstanceLoadStarted):
         for victim in event.evicting:
             yield victim, seq, node, _EVICTS, at, expires
@@ -103,6 +117,7 @@ async def newest(
     """For each model, or this one, on each node: the newest event of each kind until a time."""
     rows = await db.execute_fetchall(
         "SELECT model_id, node, fact, max(seq) FROM history WHERE at <= ? AND fact <> ? AND model_id <> '' "
+        "AND node <> '' "
         f"{'' if model_id is None else 'AND model_id = ? '}GROUP BY model_id, node, fact",
         (to_sql(until), _EVICTS, *(() if model_id is None else (model_id,))),
     )
@@ -112,12 +127,16 @@ async def newest(
     return places
 
 
-async def node_events(db: aiosqlite.Connection, until: datetime) -> dict[str, int]:
-    """The newest start or end of each node until a time."""
+async def node_events(db: aiosqlite.Connection, until: datetime) -> dict[str, dict[str, int]]:
+    """For each node: the newest event about itself of each kind until a time."""
     rows = await db.execute_fetchall(
-        "SELECT node, max(seq) FROM history WHERE model_id = '' AND at <= ? GROUP BY node", (to_sql(until),)
+        "SELECT node, fact, max(seq) FROM history WHERE model_id = '' AND at <= ? GROUP BY node, fact",
+        (to_sql(until),),
     )
-    return dict(rows)  # type: ignore[arg-type]
+    nodes: dict[str, dict[str, int]] = {}
+    for node, fact, seq in rows:
+        nodes.setdefault(node, {})[fact] = seq
+    return nodes
 
 
 async def eviction(db: aiosqlite.Connection, model_id: str, node: str, seq: int) -> int | None:

@@ -19,6 +19,7 @@ from typing import Final
 
 import msgspec
 
+from suite.engine.gguf.adapter import AdapterInfo, Matrices, by_name, describe_adapter
 from suite.engine.gguf.gaps import find_gap
 from suite.engine.gguf.ggml import FILE_TYPE_GUESSED, FILE_TYPES
 from suite.engine.gguf.header import Header, Malformed, Tensor, Truncated, read_header
@@ -33,9 +34,11 @@ MAX_WIDTH = 1 << 20
 MAX_CONTEXT_TOKENS = (1 << 31) - 1
 MAX_EXPERTS = 1024
 
+ADAPTER: Final = "adapter"
+"""The type of file that an adapter says it is."""
 _MAX_REASON = 300
 _OTHER_FILES: Final = {
-    "adapter": "an adapter",
+    ADAPTER: "an adapter",
     "mmproj": "a multimodal projector",
     "imatrix": "an importance matrix",
     "vocab": "a vocabulary",
@@ -66,6 +69,10 @@ _RANKING: Final = 4
 """The pooling type of models with a ranking head (`LLAMA_POOLING_TYPE_RANK`)."""
 _RANKING_HEADS: Final = frozenset(("cls.weight", "cls.output.weight"))
 _NO_TOKENIZER = ("none", "no_vocab")
+
+
+class _OtherFile(Malformed):
+    """The file is what it should be, and no model."""
 
 
 class GgufInfo(msgspec.Struct, frozen=True, kw_only=True):
@@ -113,6 +120,8 @@ class GgufInfo(msgspec.Struct, frozen=True, kw_only=True):
     output of its own uses the embeddings of tokens for that: they count here too."""
     parts: tuple[str, ...]
     """The file names of all parts."""
+    matrices: Matrices = {}
+    """The sizes of its matrices, which an adapter must have as well to change them."""
 
     @property
     def generates(self) -> bool:
@@ -136,7 +145,15 @@ class GgufInfo(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def inspect(path: Path) -> GgufInfo:
-    """Read a model file's header, and those of the other parts when it is the first of several.
+    """Read a model file's header, as `describe` does. Raises ModelFileInvalid for an adapter too."""
+    info = describe(path)
+    if isinstance(info, AdapterInfo):
+        raise _invalid(path, Malformed(f"it is {_OTHER_FILES[ADAPTER]}, not a model"))
+    return info
+
+
+def describe(path: Path) -> GgufInfo | AdapterInfo:
+    """Read the header of a model or an adapter, and those of the other parts when it is the first of several.
 
     Blocks for some milliseconds, in proportion to the vocabulary. Reads at most the header and keeps at
     most 64 MB of it. Raises ModelFileGone when there is no such file, ModelFileIncomplete when it or a part
@@ -145,6 +162,8 @@ def inspect(path: Path) -> GgufInfo:
     paths = [path]
     try:
         header, size = _read(path)
+        if Keys(header).text("general.type", "model") == ADAPTER:
+            return describe_adapter(header, size)
         parts = Keys(header).integer("split.count", 1, at_most=MAX_PARTS)
         headers, sizes = [header], [size]
         if parts > 1:
@@ -162,9 +181,17 @@ def inspect(path: Path) -> GgufInfo:
                 f"{path.name} is not whole: {reason}; it is served by itself once it is: let its download or "
                 "copy end, or start it again"
             ) from None
-        raise ModelFileInvalid(
-            f"{path.name} is not a model that can be loaded: {reason}; download it again, or remove it"
-        ) from None
+        raise _invalid(path, error) from None
+
+
+def _invalid(path: Path, error: Malformed) -> ModelFileInvalid:
+    reason = str(error)[:_MAX_REASON]
+    return ModelFileInvalid(f"{path.name} is not a model that can be loaded: {reason}; {_what_to_do(error)}")
+
+
+def _what_to_do(error: Malformed) -> str:
+    whole = isinstance(error, _OtherFile)
+    return "choose the model that it is for" if whole else "download it again, or remove it"
 
 
 def _read(path: Path) -> tuple[Header, int]:
@@ -223,7 +250,7 @@ def _describe(headers: list[Header], file_bytes: int, parts: tuple[str, ...]) ->
     keys = Keys(headers[0])
     kind = keys.text("general.type", "model")
     if kind in _OTHER_FILES:
-        raise Malformed(f"it is {_OTHER_FILES[kind]}, not a model")
+        raise _OtherFile(f"it is {_OTHER_FILES[kind]}, not a model")
     architecture = keys.text("general.architecture")
     tensors = [tensor for header in headers for tensor in header.tensors]
     if not tensors:
@@ -287,6 +314,13 @@ def _describe(headers: list[Header], file_bytes: int, parts: tuple[str, ...]) ->
         input_bytes=by_place[_INPUT],
         output_bytes=by_place[_OUTPUT],
         parts=parts,
+        matrices=_matrices(tensors),
+    )
+
+
+def _matrices(tensors: Sequence[Tensor]) -> Matrices:
+    return by_name(
+        {each.name: (each.dimensions[0], each.dimensions[1]) for each in tensors if len(each.dimensions) > 1}
     )
 
 

@@ -54,6 +54,8 @@ class WriteJob:
     min_prefix: int
     payload: Payload
     used: float
+    adapters: str = ""
+    """The key of those that it was decoded with; empty: without any."""
     cancelled: bool = False
 
 
@@ -67,6 +69,7 @@ class ExistingFile(NamedTuple):
     """As in `WriteJob`; None also if the conversation has continued since."""
     size: int
     used: float
+    adapters: str
 
 
 class SnapshotDirectory:
@@ -105,7 +108,7 @@ class SnapshotDirectory:
 
     def _read_preamble(self, path: Path) -> ExistingFile | None:
         try:
-            header, tokens = snapshot_file.read_preamble(path, self._key)
+            header, tokens, adapters = snapshot_file.read_preamble(path, self._key)
             state = path.stat()
         except FileNotFoundError:
             return None
@@ -113,7 +116,7 @@ class SnapshotDirectory:
             remove_invalid(path, error)
             return None
         tail = header.tail if path.suffix == WHOLE else None
-        return ExistingFile(path.stem, header, tokens, tail, state.st_size, state.st_mtime)
+        return ExistingFile(path.stem, header, tokens, tail, state.st_size, state.st_mtime, adapters)
 
     @property
     def total(self) -> int:
@@ -284,6 +287,7 @@ class SnapshotDirectory:
                 job.payload,
                 min_prefix=job.min_prefix,
                 tail=job.tail,
+                adapters=job.adapters,
             )
             needed = len(beginning) + len(job.payload)
             file = FileEntry(len(job.tokens) // TOKEN_BYTES, needed, job.used, job.tail is None)

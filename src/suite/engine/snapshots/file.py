@@ -31,6 +31,7 @@ TOKEN_BYTES = 4
 Payload: TypeAlias = bytes | memoryview
 """The state of a sequence, as llama.cpp saves it."""
 
+_WITH_ADAPTERS = " adapters "
 _MAGIC = b"suite-kv"
 _DIGEST_BYTES = 16
 _FIXED_HEADER = struct.Struct(f"<8sHI{_DIGEST_BYTES}s")
@@ -71,6 +72,8 @@ class Saved(NamedTuple):
     """Sampled after the tokens, not part of the state; None: the conversation cannot be continued from it."""
     min_prefix: int
     payload: Payload
+    adapters: str = ""
+    """The key of the adapters that it was decoded with; empty: without any."""
 
     @property
     def token_count(self) -> int:
@@ -89,6 +92,13 @@ class Preamble(NamedTuple):
     header: Header
     tokens: bytes
     """Packed by `pack`."""
+    adapters: str
+    """As in `Saved`."""
+
+
+def key_with(key: str, adapters: str) -> str:
+    """The key of what was decoded with adapters, which who knows only the key without them must not read."""
+    return f"{key}{_WITH_ADAPTERS}{adapters}" if adapters else key
 
 
 def pack(tokens: Sequence[int]) -> bytes:
@@ -127,11 +137,12 @@ def encode(
     *,
     min_prefix: int,
     tail: tuple[int, ...] | None,
+    adapters: str = "",
 ) -> bytes:
     """The bytes of a file before its payload."""
     header = msgspec.msgpack.encode(
         Header(
-            key=key,
+            key=key_with(key, adapters),
             conversation_id=conversation_id,
             min_prefix=min_prefix,
             tail=tail,
@@ -153,6 +164,7 @@ def to_bytes(key: str, saved: Saved) -> bytes:
         saved.payload,
         min_prefix=saved.min_prefix,
         tail=saved.tail,
+        adapters=saved.adapters,
     )
     return b"".join((beginning, saved.payload))
 
@@ -160,11 +172,11 @@ def to_bytes(key: str, saved: Saved) -> bytes:
 def from_bytes(key: str, data: bytes) -> Saved:
     """Read and verify all bytes of a file of this key. Raises InvalidSnapshotFile."""
     file = BytesIO(data)
-    header, tokens = _read_preamble(file, len(data), key)
+    header, tokens, adapters = _read_preamble(file, len(data), key)
     payload = memoryview(data)[file.tell() :]
     if crc32(payload) != header.payload_checksum:
         raise InvalidSnapshotFile("its state is damaged")
-    return Saved(header.conversation_id, tokens, header.tail, header.min_prefix, payload)
+    return Saved(header.conversation_id, tokens, header.tail, header.min_prefix, payload, adapters)
 
 
 def write(path: Path, pieces: Sequence[Payload], *, used: float, go_on: Callable[[], bool]) -> bool:
@@ -255,7 +267,8 @@ def _read_header(file: BinaryIO, size: int) -> Header:
 
 def _read_preamble(file: BinaryIO, size: int, key: str) -> Preamble:
     header = _read_header(file, size)
-    if header.key != key:
+    own, _, adapters = header.key.partition(_WITH_ADAPTERS)
+    if own != key:
         raise InvalidSnapshotFile("it is of another model or of other settings")
     token_bytes = header.tokens * TOKEN_BYTES
     if size != file.tell() + token_bytes + header.payload_bytes:
@@ -263,4 +276,4 @@ def _read_preamble(file: BinaryIO, size: int, key: str) -> Preamble:
     tokens = file.read(token_bytes)
     if digest(tokens) != header.tokens_digest:
         raise InvalidSnapshotFile("its tokens are damaged")
-    return Preamble(header, tokens)
+    return Preamble(header, tokens, adapters)

@@ -52,17 +52,25 @@ class SnapshotIndex:
         self._snapshots[snapshot.name] = self._snapshots.pop(snapshot.name)
 
     def find(
-        self, prompt: bytes, conversation_id: str | None, *, at_least: int = 0, whole: bool = False
+        self,
+        prompt: bytes,
+        conversation_id: str | None,
+        *,
+        at_least: int = 0,
+        whole: bool = False,
+        adapters: str = "",
     ) -> PrefixMatch | None:
         """The snapshot that shares the longest prefix with a packed prompt.
 
         The prefix has `at_least` so many tokens, and at least one. Among equals the conversation's own
         snapshot is preferred, then the most recently used one. With `whole`, the snapshot must be a prefix of
-        the prompt as a whole.
+        the prompt as a whole. It was decoded with these `adapters`.
         """
         best: Snapshot | None = None
         most = max(at_least, 1) - 1
         for snapshot in self._by_preference(conversation_id):
+            if snapshot.adapters != adapters:
+                continue
             more = (most + 1) * TOKEN_BYTES
             if len(snapshot.tokens) < more or snapshot.tokens[:more] != prompt[:more]:
                 continue

@@ -13,6 +13,7 @@ class Snapshot:
     """The saved state of a sequence: its tokens, its conversation, and the state itself while in memory."""
 
     __slots__ = (
+        "adapters",
         "conversation_id",
         "count",
         "min_prefix",
@@ -35,6 +36,7 @@ class Snapshot:
         payload: Payload | None,
         size: int,
         used: float,
+        adapters: str = "",
     ) -> None:
         self.name = name
         self.conversation_id = conversation_id
@@ -49,6 +51,8 @@ class Snapshot:
         self.size = size
         """Bytes that it takes in memory, with its tokens."""
         self.used = used
+        self.adapters = adapters
+        """The key of those that it was decoded with; empty: without any."""
 
     @property
     def retention_score(self) -> float:
@@ -71,6 +75,7 @@ class Snapshot:
             min_prefix=self.min_prefix,
             payload=payload,
             used=self.used,
+            adapters=self.adapters,
         )
 
 

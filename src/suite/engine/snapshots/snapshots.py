@@ -96,6 +96,7 @@ class Snapshots:
                 payload=None,
                 size=file.size,
                 used=min(file.used, now),  # the clock may have been set back since
+                adapters=file.adapters,
             )
             self._index.add(snapshot)
         self.expire()
@@ -127,6 +128,7 @@ class Snapshots:
         *,
         min_prefix: int = 0,
         tail: Sequence[int] | None = (),
+        adapters: str = "",
     ) -> None:
         """Keep the state of these tokens as the conversation's latest, replacing an older one.
 
@@ -134,7 +136,8 @@ class Snapshots:
         find it. `tail` has the tokens sampled after these, which are not in the state; None if the
         conversation cannot be continued from here, as in the middle of a prompt. A snapshot without a
         conversation is kept in memory only and evicted first; it is also dropped when a snapshot comes that
-        extends it and can be truncated to it. An empty payload is not kept.
+        extends it and can be truncated to it. An empty payload is not kept. `adapters` is the key of those
+        that the tokens were decoded with.
         """
         if conversation_id is not None:
             self.supersede(conversation_id)
@@ -142,7 +145,7 @@ class Snapshots:
             return
         self.expire()
         packed = pack(tokens)
-        for old in self._replaced(conversation_id, packed, min_prefix):
+        for old in self._replaced(conversation_id, packed, min_prefix, adapters):
             self._drop(old)
         size = len(payload) + len(packed)
         new = Snapshot(
@@ -154,6 +157,7 @@ class Snapshots:
             payload=None,
             size=size,
             used=self._time(),
+            adapters=adapters,
         )
         self._index.add(new)
         job = None if conversation_id is None else new.write_job(conversation_id, payload)
@@ -166,25 +170,38 @@ class Snapshots:
             self._drop(new)
         self._keep_to_count()
 
-    def _replaced(self, conversation_id: str | None, tokens: bytes, min_prefix: int) -> list[Snapshot]:
+    def _replaced(
+        self, conversation_id: str | None, tokens: bytes, min_prefix: int, adapters: str
+    ) -> list[Snapshot]:
         def goes(entry: Snapshot) -> bool:
             if entry.conversation_id is not None:
                 return entry.conversation_id == conversation_id
+            if entry.adapters != adapters:
+                return False
             return tokens.startswith(entry.tokens) and (entry.count >= min_prefix or entry.tokens == tokens)
 
         return [entry for entry in self._index if goes(entry)]
 
     def find(
-        self, prompt: Sequence[int], conversation_id: str | None, *, at_least: int = 0, whole: bool = False
+        self,
+        prompt: Sequence[int],
+        conversation_id: str | None,
+        *,
+        at_least: int = 0,
+        whole: bool = False,
+        adapters: str = "",
     ) -> PrefixMatch | None:
         """The snapshot that shares the longest prefix with the prompt.
 
         The prefix has `at_least` so many tokens, and at least one. Among equals the conversation's own
         snapshot is preferred, then the most recently used one. With `whole`, the snapshot must be a prefix of
-        the prompt as a whole. Pass the prompt without its last token, which must be decoded in any case.
+        the prompt as a whole. It was decoded with these `adapters`. Pass the prompt without its last token,
+        which must be decoded in any case.
         """
         self.expire()
-        return self._index.find(pack(prompt), conversation_id, at_least=at_least, whole=whole)
+        return self._index.find(
+            pack(prompt), conversation_id, at_least=at_least, whole=whole, adapters=adapters
+        )
 
     def tokens_of(self, conversation_id: str) -> list[int] | None:
         """All tokens that the conversation continues from; None: its latest state is not kept."""
@@ -201,7 +218,7 @@ class Snapshots:
         payload = None if entry is None else self.load(PrefixMatch(entry.count, entry.count, entry))
         if entry is None or payload is None:
             return None
-        return Saved(conversation_id, entry.tokens, entry.tail, entry.min_prefix, payload)
+        return Saved(conversation_id, entry.tokens, entry.tail, entry.min_prefix, payload, entry.adapters)
 
     def supersede(self, conversation_id: str) -> None:
         """Record that a conversation continues now, so that its snapshot is no longer its latest state.

@@ -14,7 +14,7 @@ from msgspec import UNSET, Meta, Raw, UnsetType
 
 from suite.gateway.encoding import Integer
 from suite.gateway.generations import Fields
-from suite.messages.actions.base import LoadWait
+from suite.messages.actions.base import Adapters, LoadWait
 
 Stop = Annotated[
     Raw,
@@ -70,8 +70,10 @@ class Sampled(msgspec.Struct, frozen=True, kw_only=True):
     load_wait_ms: LoadWait = None
     keep_alive: KeepAlive | UnsetType = UNSET
     context_length: Integer | None = None
+    adapters: Adapters | None = None
     conversation_id: str | None = None
     reuse: bool | None = None
+    speculation: bool | None = None
 
     def __post_init__(self) -> None:
         if self.stream_options is not None and not self.stream:

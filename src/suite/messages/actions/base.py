@@ -55,6 +55,7 @@ NodeName: TypeAlias = Annotated[
         "request best, or the whole fleet."
     ),
 ]
+AdapterScale: TypeAlias = Annotated[float, Meta(ge=-100, le=100)]
 Limit: TypeAlias = Annotated[int, Meta(ge=1, le=1000)]
 Sequence: TypeAlias = Annotated[int, Meta(ge=0)]
 
@@ -72,6 +73,20 @@ def brief(warnings: tuple[str, ...]) -> tuple[str, ...]:
     kept = tuple(shortened(each, _WARNING_CHARACTERS) for each in warnings[:_MOST_WARNINGS])
     more = len(warnings) - len(kept)
     return (*kept, f"and {more} more warnings") if more else kept
+
+
+class AdapterChoice(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A LoRA adapter, and how much of it is applied."""
+
+    id: Name
+    scale: AdapterScale = 1.0
+    """1: as it was trained; 0: not at all."""
+
+
+Adapters: TypeAlias = Annotated[
+    Name | Annotated[tuple[Name | AdapterChoice, ...], Meta(max_length=8)],
+    Meta(description="LoRA adapters: the id of one, or several, each as its id or with its `scale`."),
+]
 
 
 class Request(msgspec.Struct, frozen=True, kw_only=True):

@@ -40,6 +40,16 @@ class ModelState(msgspec.Struct, frozen=True, kw_only=True):
     """In plain English. Times in them are RFC 3339 in UTC."""
 
 
+class DrainedNode(msgspec.Struct, frozen=True, kw_only=True):
+    """A node that was being taken out of service."""
+
+    node: str
+    seq: int
+    """The event that began it."""
+    sentences: tuple[str, ...]
+    """In plain English."""
+
+
 class ExplainedEvent(msgspec.Struct, frozen=True, kw_only=True):
     """One event: what happened and why."""
 
@@ -62,3 +72,5 @@ class ExplainReply(Reply, frozen=True, kw_only=True):
     """By model and node; empty for an event."""
     events: tuple[ExplainedEvent, ...]
     """The newest first."""
+    nodes: tuple[DrainedNode, ...] = ()
+    """Those that were being drained, by name; empty for a model and for an event."""

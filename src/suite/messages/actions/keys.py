@@ -37,7 +37,7 @@ class CreateKeyRequest(Request, frozen=True, kw_only=True):
         "tokens",
         "models",
     )
-    """What it may be used for: by default all but ``admin``."""
+    """What it may be used for: by default all but ``view`` and ``admin``."""
     requests_per_minute: Rate | None = None
     """Null: no limit."""
     tokens_per_minute: Rate | None = None

@@ -16,7 +16,7 @@ from suite.client.replies import read_reply
 from suite.domain.nodes import Nodes
 from suite.domain.spreading import spread
 from suite.errors import NodeLost, SuiteError
-from suite.identity import Clock
+from suite.identity import Clock, NewId
 from suite.log import Log
 from suite.messages.actions.base import Reply, Request
 from suite.messages.presence import NodeState
@@ -27,6 +27,7 @@ from suite.node.fleet.presence import Presence
 from suite.node.fleet.routing import Routing
 from suite.node.fleet.state import OwnState
 from suite.node.supervisor import Supervisor
+from suite.node.versions import Names
 from suite.tasks import background
 
 ASK_SECONDS: Final = 1.5
@@ -47,8 +48,10 @@ class Fleet:
         subjects: Subjects,
         log: Log,
         catalogue: Catalogue,
+        names: Names,
         supervisor: Supervisor,
         tasks: anyio.abc.TaskGroup,
+        new_id: NewId,
         clock: Clock,
         has_models: bool = True,
     ) -> None:
@@ -56,6 +59,7 @@ class Fleet:
         self._node = node
         self._connection = connection
         self._subjects = subjects
+        self._catalogue = catalogue
         self._asking: dict[str, set[anyio.CancelScope]] = {}
         """The requests that each node has not answered."""
         self.own = OwnState(node, epoch, supervisor, catalogue, clock=clock, has_models=has_models)
@@ -77,10 +81,12 @@ class Fleet:
             subjects,
             log,
             catalogue=catalogue,
+            names=names,
             supervisor=supervisor,
             peers=self.peers,
             presence=self.presence,
             tasks=tasks,
+            new_id=new_id,
         )
         supervisor.admission.on_change = self.presence.change
 
@@ -99,6 +105,7 @@ class Fleet:
 
     async def stop(self) -> None:
         """Take nothing from other nodes any more: the node stops. What it has goes on."""
+        self.own.is_stopping = True
         self.take_work(False)
         await self.routing.stop()
 
@@ -116,6 +123,16 @@ class Fleet:
         """The nodes that take no new work, this one too."""
         names = {name for name, state in self.others.items() if state.is_draining}
         return tuple(sorted(names | ({self._node} if self.own.is_draining else set())))
+
+    @property
+    def stopping(self) -> tuple[str, ...]:
+        """The other nodes that end what they have and answer nothing any more."""
+        return tuple(sorted(name for name, state in self.others.items() if state.is_stopping))
+
+    @property
+    def answering(self) -> tuple[str, ...]:
+        """The other nodes that answer what they are asked: all but those that stop."""
+        return tuple(name for name, state in self.others.items() if not state.is_stopping)
 
     @property
     def others(self) -> Mapping[str, NodeState]:
@@ -145,6 +162,11 @@ class Fleet:
     def canonical(self, id_or_alias: str) -> str:
         """The id of a model: as it is called here, or else on another node."""
         return self.routing.id_of(id_or_alias)
+
+    def judged_as(self, id_or_alias: str) -> str:
+        """The name under which a model is evaluated: its id, but a model with adapters has one of its own."""
+        name = self._catalogue.meant(id_or_alias)
+        return self.canonical(name) if self._catalogue.variant(name) is None else name
 
     def has(self, id_or_alias: str) -> bool:
         """Whether this node or another one has a model."""

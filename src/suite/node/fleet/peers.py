@@ -12,6 +12,7 @@ import msgspec
 from suite.domain.footprint import Footprint, total_of
 from suite.domain.nodes import Hosted, Nodes, NodeView, Offered
 from suite.domain.placement import loss
+from suite.errors import NodeLost, NodeNotFound, SuiteError
 from suite.identity import Clock
 from suite.messages.decisions import RAM
 from suite.messages.presence import HostedModel, Introduction, NodeState, OfferedModel
@@ -39,6 +40,8 @@ class Peers:
         self._lost: dict[str, float] = {}
         self._catalogues: dict[str, Mapping[str, Offered]] = {}
         self._aliases: dict[str, Mapping[str, str]] = {}
+        self._standing: dict[str, Mapping[str, str]] = {}
+        """The names that say adapters too, with the id of the model that each stands for."""
         self._conversations = Conversations()
         self._own_conversations: OrderedDict[int, None] = OrderedDict()
         self.strangers: dict[str, Introduction] = {}
@@ -89,7 +92,7 @@ class Peers:
     @property
     def problems(self) -> tuple[str, ...]:
         """Which nodes this one cannot work with, and what to do."""
-        return tuple(self.why_not(node) for node in sorted(self.strangers))
+        return tuple(self._of_stranger(node) for node in sorted(self.strangers))
 
     def meet(self, stranger: Introduction) -> None:
         """Take notice of a node that speaks another protocol."""
@@ -102,14 +105,20 @@ class Peers:
         before = self._states.get(state.node)
         return before is not None and state.epoch > before.epoch
 
-    def why_not(self, node: str) -> str:
-        """Why a node that a request names cannot get it, and what to do."""
-        if (stranger := self.strangers.get(node)) is not None:
-            return (
-                f"node {node!r} runs version {stranger.version}, which does not work together with this one: "
-                "bring all nodes to the same version"
-            )
-        return f"there is no node {node!r}: there are {', '.join(sorted({self._node, *self._states}))}"
+    def refusal(self, node: str) -> SuiteError:
+        """Why a node that a request names, and that is not there, cannot get it, and what to do."""
+        if node in self.strangers:
+            return NodeNotFound(self._of_stranger(node))
+        if node in self.lost:
+            return NodeLost(f"node {node} is lost: start it again, or ask without naming it")
+        there = ", ".join(sorted({self._node, *self._states}))
+        return NodeNotFound(f"there is no node {node!r}: there are {there}")
+
+    def _of_stranger(self, node: str) -> str:
+        return (
+            f"node {node!r} runs version {self.strangers[node].version}, which does not work together with "
+            "this one: bring all nodes to the same version"
+        )
 
     def knows_catalogue(self, catalogue: str) -> bool:
         """Whether it is known what a node with this id of a catalogue could load."""
@@ -121,9 +130,10 @@ class Peers:
         self._aliases[catalogue] = {
             alias: id for id, each in models.items() for alias in each.aliases if alias not in models
         }
+        self._standing[catalogue] = _standing(models)
         used = {each.catalogue for each in self._states.values()} | {catalogue}
         for unused in self._catalogues.keys() - used:
-            del self._catalogues[unused], self._aliases[unused]
+            del self._catalogues[unused], self._aliases[unused], self._standing[unused]
         for state in self._states.values():
             if state.catalogue == catalogue:
                 self._nodes.put(self._view(state))
@@ -133,6 +143,11 @@ class Peers:
         if self._nodes.knows(id_or_alias):
             return id_or_alias
         found = (aliases.get(id_or_alias) for aliases in self._aliases.values())
+        return next((id for id in found if id is not None), self.stands_for(id_or_alias))
+
+    def stands_for(self, name: str) -> str | None:
+        """The id of the model that a name stands for with adapters, by what nodes have; None: none does."""
+        found = (names.get(name) for names in self._standing.values())
         return next((id for id in found if id is not None), None)
 
     def note_conversation(self, conversation: int, node: str) -> None:
@@ -246,7 +261,21 @@ def footprint_of(memory: Mapping[str, int]) -> Footprint:
 
 def offered_of(told: OfferedModel) -> Offered:
     """A model that a node could load, as it is decided about."""
-    return Offered(sha256=told.sha256, footprint=footprint_of(told.memory), settings=told.settings)
+    return Offered(
+        sha256=told.sha256,
+        footprint=footprint_of(told.memory),
+        settings=told.settings,
+        adapters=frozenset(told.adapters),
+    )
+
+
+def _standing(models: Mapping[str, OfferedModel]) -> dict[str, str]:
+    """The names that stand for one of these models with adapters; not those of adapters for several."""
+    bases: dict[str, list[str]] = {}
+    for id, model in models.items():
+        for name in model.adapters:
+            bases.setdefault(name, []).append(id)
+    return {name: found[0] for name, found in bases.items() if len(found) == 1}
 
 
 def conversation_hash(model_id: str, conversation_id: str) -> int:

@@ -10,6 +10,7 @@ from typing import Final
 import msgspec
 
 from suite.catalogue import Catalogue, Model
+from suite.catalogue.variants import names_of
 from suite.domain.footprint import NOTHING, Footprint
 from suite.domain.nodes import NodeView, Offered
 from suite.identity import Clock
@@ -50,6 +51,8 @@ class OwnState:
         """Whether the node takes requests. It tells of itself before, and wants no work until then."""
         self.is_draining = False
         """Whether the node wants no new work."""
+        self.is_stopping = False
+        """Whether the node only ends what it has."""
         self.stands_for: tuple[str, ...] = ()
         """What only one node does at a time, and this one would do."""
         self.pins: Callable[[], tuple[str, ...]] = tuple
@@ -96,7 +99,9 @@ class OwnState:
         is_same = len(models) == len(seen) and all(a is b for a, b in zip(models, seen, strict=True))
         if not is_same:
             self._seen = models
-            self._offers = _Offers({each.model_id: self._offer(each) for each in models if _is_whole(each)})
+            adapters = {each.model_id: each for each in models if each.adapter is not None}
+            offers = {each.model_id: self._offer(each, adapters) for each in models if _is_whole(each)}
+            self._offers = _Offers(offers)
         if not is_same or sizes is not self._sizes:
             self._sizes = sizes
             self._needs = self._needs_far_off()
@@ -114,6 +119,7 @@ class OwnState:
             protocol=PROTOCOL,
             version=__version__,
             is_draining=is_draining,
+            is_stopping=self.is_stopping,
             is_leaving=is_leaving,
             limits=memory_of(self._supervisor.residency.limit_bytes),
             free=memory_of(admission.free_bytes),
@@ -147,12 +153,13 @@ class OwnState:
             load_seconds=round((instance.load_ms or 0.0) / 1000, 3),
         )
 
-    def _offer(self, model: Model) -> OfferedModel:
+    def _offer(self, model: Model, adapters: Mapping[str, Model]) -> OfferedModel:
         return OfferedModel(
             sha256=model.sha256 or "",
             memory=memory_of(self._supervisor.sizes.estimated(model)),
             aliases=tuple(model.settings.aliases),
             settings=model.settings_key,
+            adapters=names_of(model, adapters, self._catalogue.variants),
         )
 
     def _needs_far_off(self) -> dict[str, dict[str, int]]:

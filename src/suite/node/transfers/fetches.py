@@ -137,7 +137,8 @@ class Fetches:
         """The model here that has this content, under whatever name."""
         size = sum(file.bytes for file in request.files)
         for model in [*self._catalogue.models.values()]:
-            if model.error is None and _size(model) == size and await self._digest(model) == request.sha256:
+            is_whole = model.error is None or model.adapter is not None
+            if is_whole and _size(model) == size and await self._digest(model) == request.sha256:
                 return model
         return None
 

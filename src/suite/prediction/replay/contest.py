@@ -49,9 +49,11 @@ class Contest:
         return ("with unlimited memory nobody has to leave for others: there, no policy is compared",)
 
     def outcomes(
-        self, history: History, *, progress: Callable[[float], None] = lambda _: None
+        self, history: History, *, progress: Callable[[float], None] = lambda _: None, apart: bool = True
     ) -> list[Outcome]:
         """What came of each policy with each budget, with LRU, plain TTLs and Belady's bound beside.
+
+        `apart`: whether much work is done by other processes.
 
         Raises InvalidRequest for a budget that is smaller than every model, a class that is no policy, or if
         there is nothing to compare.
@@ -69,10 +71,15 @@ class Contest:
                 "there is nothing to compare: with unlimited memory only a time to live makes models leave; "
                 "give one with --keep-alive"
             )
-        return outcomes_of(runs, history, progress=progress)
+        return outcomes_of(runs, history, progress=progress, apart=apart)
 
     def recommendation(
-        self, history: History, outcomes: list[Outcome], *, progress: Callable[[float], None] = lambda _: None
+        self,
+        history: History,
+        outcomes: list[Outcome],
+        *,
+        progress: Callable[[float], None] = lambda _: None,
+        apart: bool = True,
     ) -> Recommendation:
         """What would have served best. The times to live of the best policy are replayed, and added."""
         best = choose(outcomes)
@@ -81,7 +88,7 @@ class Contest:
                 self._run(best.policy, round(best.memory_gb * 1e9), ttl_seconds=ttl, with_bets=best.with_bets)
                 for ttl in self._ttls
             ]
-            outcomes += outcomes_of(runs, history, progress=progress)
+            outcomes += outcomes_of(runs, history, progress=progress, apart=apart)
         return recommend(outcomes)
 
     def _runs(self, budget: Budget) -> list[Run]:

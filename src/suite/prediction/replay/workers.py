@@ -44,18 +44,22 @@ def outcomes_of(
     *,
     progress: Progress = lambda _: None,
     patience_seconds: float = PATIENCE_SECONDS,
+    apart: bool = True,
 ) -> list[Outcome]:
-    """The outcomes of the runs, in their order. Raises InvalidRequest for a class that is no policy."""
-    is_little = len(runs) * len(history.requests) <= LITTLE
-    here = [run for run in runs if is_little and not run.is_own]
-    apart = [run for run in runs if run not in here]
+    """The outcomes of the runs, in their order. Raises InvalidRequest for a class that is no policy.
+
+    `apart`: whether much work is done by other processes; policies of somebody's own always are.
+    """
+    is_done_here = not apart or len(runs) * len(history.requests) <= LITTLE
+    here = [run for run in runs if is_done_here and not run.is_own]
+    others = [run for run in runs if run not in here]
     share = len(here) / len(runs) if runs else 0.0
     outcomes = dict(_one_after_the_other(here, history, lambda done: progress(share * done)))
-    if apart:
+    if others:
         with TemporaryDirectory(prefix="suite-replay-") as directory:
             path = Path(directory) / "history"
             path.write_bytes(msgspec.msgpack.encode(history))
-            pool = _Pool(apart, path, len(history.requests), patience_seconds)
+            pool = _Pool(others, path, len(history.requests), patience_seconds)
             outcomes |= pool.outcomes(lambda done: progress(share + (1 - share) * done))
     return [outcomes[run] for run in runs]
 

@@ -16,7 +16,7 @@ from prometheus_client.registry import Collector
 from suite.config import Settings
 from suite.errors import InvalidConfiguration, PortTaken
 from suite.listening import listening, url_of
-from suite.node.scrape import measured
+from suite.node.metrics_endpoint import measured
 from support.gateway import RunningGateway
 
 
@@ -83,7 +83,7 @@ class Watching(Collector):
 def test_a_port_that_is_taken_and_an_address_that_is_none_are_refused(tmp_path: Path) -> None:
     with listening("127.0.0.1", 0) as taken:
         address = url_of(taken).removeprefix("http://")
-        with pytest.raises(PortTaken, match="choose another"), measured(settings(tmp_path, address)):
+        with pytest.raises(PortTaken, match="not free for metrics"), measured(settings(tmp_path, address)):
             pass
     with pytest.raises(InvalidConfiguration, match="write it as 127"):
         with measured(settings(tmp_path, "everywhere")):

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger("suite.node")
 
 
-class Scrape(NamedTuple):
+class MetricsEndpoint(NamedTuple):
     """What is measured, and the socket at which Prometheus asks for it."""
 
     exposition: Exposition
@@ -40,7 +40,7 @@ class Scrape(NamedTuple):
 
 
 @contextmanager
-def measured(settings: Settings) -> Iterator[Scrape | None]:
+def measured(settings: Settings) -> Iterator[MetricsEndpoint | None]:
     """Measure during the block what the settings ask for. None: nothing is fetched.
 
     Raises PortTaken, InvalidConfiguration, and NotInstalled without the extra that is needed.
@@ -52,7 +52,7 @@ def measured(settings: Settings) -> Iterator[Scrape | None]:
         return
     require("http", "metrics_listen")
     with (
-        listening(*settings.metrics_address) as opened,
+        listening(*settings.metrics_address, purpose="metrics") as opened,
         telemetry.exposing(settings.metrics, node=settings.node, process="node", place=place) as exposition,
     ):
-        yield Scrape(exposition, opened)
+        yield MetricsEndpoint(exposition, opened)

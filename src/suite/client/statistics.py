@@ -1,0 +1,162 @@
+"""The client's methods for how the service did over time."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final, Literal
+
+from suite.client.asking import Asking
+from suite.messages.actions.base import Moment
+from suite.messages.actions.replay import PolicyName, ReplayHistoryReply, ReplayHistoryRequest
+from suite.messages.actions.statistics import (
+    GetBetsReply,
+    GetBetsRequest,
+    GetBetStatisticsReply,
+    GetBetStatisticsRequest,
+    GetMetricSeriesReply,
+    GetMetricSeriesRequest,
+    GetModelQualityReply,
+    GetModelQualityRequest,
+    GetRequestStatisticsReply,
+    GetRequestStatisticsRequest,
+    GetResidencyTimelineReply,
+    GetResidencyTimelineRequest,
+    ListMetricsReply,
+    ListMetricsRequest,
+)
+
+REPLAY_SECONDS: Final = 310.0
+
+
+class Statistics(Asking):
+    """How the service did over time. ``since``: null is a day before ``until``; ``until``: null is now."""
+
+    async def get_request_statistics(
+        self,
+        model_id: str | None = None,
+        *,
+        since: Moment | None = None,
+        until: Moment | None = None,
+        limit: int = 20,
+        min_seq: int = 0,
+    ) -> GetRequestStatisticsReply:
+        """Get how many requests there were over time, how long they took, and what was reused."""
+        request = GetRequestStatisticsRequest(
+            model_id=model_id, since=since, until=until, limit=limit, min_seq=min_seq
+        )
+        return await self._ask("get_request_statistics", request, GetRequestStatisticsReply)
+
+    async def get_residency_timeline(
+        self,
+        model_id: str | None = None,
+        *,
+        of_node: str | None = None,
+        since: Moment | None = None,
+        until: Moment | None = None,
+        resolution_seconds: float | None = None,
+        limit: int = 200,
+        cursor: str | None = None,
+        min_seq: int = 0,
+    ) -> GetResidencyTimelineReply:
+        """Get when which models were in memory, and why they came and left."""
+        request = GetResidencyTimelineRequest(
+            model_id=model_id,
+            of_node=of_node,
+            since=since,
+            until=until,
+            resolution_seconds=resolution_seconds,
+            limit=limit,
+            cursor=cursor,
+            min_seq=min_seq,
+        )
+        return await self._ask("get_residency_timeline", request, GetResidencyTimelineReply)
+
+    async def get_bet_statistics(
+        self,
+        model_id: str | None = None,
+        *,
+        since: Moment | None = None,
+        until: Moment | None = None,
+        min_seq: int = 0,
+    ) -> GetBetStatisticsReply:
+        """Get what bets on the next use of models have brought over time, and how good their chances were."""
+        request = GetBetStatisticsRequest(model_id=model_id, since=since, until=until, min_seq=min_seq)
+        return await self._ask("get_bet_statistics", request, GetBetStatisticsReply)
+
+    async def get_bets(
+        self,
+        model_id: str | None = None,
+        *,
+        outcome: Literal["open", "hit", "waste"] | None = None,
+        since: Moment | None = None,
+        until: Moment | None = None,
+        limit: int = 100,
+        cursor: str | None = None,
+        min_seq: int = 0,
+    ) -> GetBetsReply:
+        """Get a page of bets, the newest first. Without ``since``, of all time."""
+        request = GetBetsRequest(
+            model_id=model_id,
+            outcome=outcome,
+            since=since,
+            until=until,
+            limit=limit,
+            cursor=cursor,
+            min_seq=min_seq,
+        )
+        return await self._ask("get_bets", request, GetBetsReply)
+
+    async def list_metrics(self, *, limit: int = 1000, min_seq: int = 0) -> ListMetricsReply:
+        """List the metrics that agents have logged."""
+        return await self._ask(
+            "list_metrics", ListMetricsRequest(limit=limit, min_seq=min_seq), ListMetricsReply
+        )
+
+    async def get_metric_series(
+        self,
+        metric_name: str,
+        agent_name: str | None = None,
+        *,
+        since: Moment | None = None,
+        until: Moment | None = None,
+        min_seq: int = 0,
+    ) -> GetMetricSeriesReply:
+        """Get how a metric went over time, by agent."""
+        request = GetMetricSeriesRequest(
+            metric_name=metric_name, agent_name=agent_name, since=since, until=until, min_seq=min_seq
+        )
+        return await self._ask("get_metric_series", request, GetMetricSeriesReply)
+
+    async def get_model_quality(
+        self,
+        model_names: Sequence[str],
+        *,
+        since: Moment | None = None,
+        until: Moment | None = None,
+        limit: int = 200,
+        min_seq: int = 0,
+    ) -> GetModelQualityReply:
+        """Get the evaluations of models and how the trust in them went. Without ``since``, of all time."""
+        request = GetModelQualityRequest(
+            model_names=tuple(model_names), since=since, until=until, limit=limit, min_seq=min_seq
+        )
+        return await self._ask("get_model_quality", request, GetModelQualityReply)
+
+    async def replay_history(
+        self,
+        *,
+        policies: Sequence[PolicyName] = ("best_lately",),
+        memory_gb: Sequence[float] = (),
+        with_bets: bool = True,
+        of_node: str | None = None,
+        requests: int = 10_000,
+    ) -> ReplayHistoryReply:
+        """Replay the newest uses under several policies and budgets. It can take minutes."""
+        request = ReplayHistoryRequest(
+            policies=tuple(policies),
+            memory_gb=tuple(memory_gb),
+            with_bets=with_bets,
+            of_node=of_node,
+            requests=requests,
+        )
+        return await self._ask("replay_history", request, ReplayHistoryReply, seconds=REPLAY_SECONDS)

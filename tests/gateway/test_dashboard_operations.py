@@ -1,0 +1,98 @@
+"""What the page of the dashboard gets from a real gateway, without a browser."""
+
+from __future__ import annotations
+
+from contextlib import AbstractAsyncContextManager
+
+import pytest
+
+import suite
+from suite.client import Client
+from suite.errors import ModelNotFound
+from suite.gateway.dashboard import history
+from suite.gateway.dashboard.history import EventsWanted, events_page
+from support.gateway import RunningGateway
+
+
+def connected(gateway: RunningGateway) -> AbstractAsyncContextManager[Client]:
+    return suite.connect(data_dir=gateway.data_dir)
+
+
+def test_the_page_may_ask_nobody_else_and_is_sent_once(gateway: RunningGateway) -> None:
+    page = gateway.get("/ui")
+    policy = page.headers["content-security-policy"]
+    assert "default-src 'none'" in policy
+    assert "unsafe" not in policy
+    again = gateway.get("/ui", {"If-None-Match": page.headers["etag"]})
+    assert (again.status, again.body) == (304, b"")
+    assert gateway.get("/ui/static/app.js").headers["content-type"].startswith("text/javascript")
+    assert gateway.get("/ui/static/../app.py").error["code"] == "unknown_path"
+
+
+def test_only_what_looks_up_is_asked_and_only_what_changes_is_done(gateway: RunningGateway) -> None:
+    assert gateway.post("/ui/ask/health_check", {}).document["nodes"] == ["test"]
+    assert gateway.post("/ui/ask/explain", {"model_id": "tine"}).error["code"] == "model_not_found"
+    assert gateway.post("/ui/ask/explain", b"{").error["code"] == "invalid_json"
+    for path in ("/ui/ask/load_model", "/ui/do/create_key", "/ui/do/health_check"):
+        assert gateway.post(path, {}).error["code"] == "unknown_path"
+    elsewhere = {"Origin": "http://elsewhere.example"}
+    assert gateway.post("/ui/do/load_model", {}, elsewhere).error["code"] == "origin_not_allowed"
+
+
+@pytest.mark.parametrize("query", ["limit=0", "before=x", "fliter=usage", "filter=usgae", "after=-1"])
+def test_a_page_of_the_log_that_makes_no_sense_is_refused(gateway: RunningGateway, query: str) -> None:
+    answer = gateway.get(f"/ui/events?{query}")
+    assert (answer.status, answer.error["code"]) == (400, "invalid_request")
+
+
+async def test_pages_of_the_log_are_the_whole_log(
+    gateway: RunningGateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rare events far back, and many: the window at the end of the log is widened and narrowed."""
+    monkeypatch.setattr(history, "MOST_READ", 5)
+    async with connected(gateway) as client:
+        for number in range(60):
+            agent = "rare" if number < 3 else "often"
+            await client.log_performance_metric(agent, "speed", number)
+        for filter in ("metric.rare", "metric.often", "metric", None):
+            whole = [event.seq async for event in client.events(filter)]
+            for limit in (1, 7, 200):
+                assert await seqs(client, filter, limit) == whole[::-1], (filter, limit)
+
+
+async def seqs(client: Client, filter: str | None, limit: int) -> list[int]:
+    """All events under a filter, read page by page."""
+    found: list[int] = []
+    wanted = EventsWanted(filter=filter, limit=limit)
+    while True:
+        page = await events_page(client, wanted)
+        found += [event["seq"] for event in page.events]
+        if not page.has_more:
+            return found
+        wanted = EventsWanted(filter=filter, limit=limit, before=found[-1])
+
+
+async def test_a_page_goes_on_behind_an_event(gateway: RunningGateway) -> None:
+    async with connected(gateway) as client:
+        for number in range(4):
+            await client.log_performance_metric("next", "speed", number)
+        whole = [event.seq async for event in client.events("metric.next")]
+        page = await events_page(client, EventsWanted(filter="metric.next", after=whole[0], limit=2))
+        assert ([event["seq"] for event in page.events], page.has_more) == ([whole[2], whole[1]], True)
+
+
+async def test_active_models_are_those_that_something_is_done_with(gateway: RunningGateway) -> None:
+    async with connected(gateway) as client:
+        await client.load_model("tiny")
+        active = (await client.get_model_status(active=True)).models or {}
+        assert "tiny" in active
+        assert all(info.instance is not None or info.waiting for info in active.values())
+        await client.unload_model("tiny")
+        assert "tiny" not in ((await client.get_model_status(active=True)).models or {})
+
+
+async def test_what_is_forwarded_comes_back_as_it_is_or_as_its_error(gateway: RunningGateway) -> None:
+    async with connected(gateway) as client:
+        assert b'"fleet_models"' in bytes(await client.forward("health_check", {}))
+        with pytest.raises(ModelNotFound):
+            await client.forward("get_model_status", {"model_id": "none"})

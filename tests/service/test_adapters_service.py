@@ -1,0 +1,160 @@
+"""LoRA adapters as clients get them from a real service: per request, and as models of their own name."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+from anyio.from_thread import start_blocking_portal
+from msgspec import UNSET
+
+import suite
+from suite.client import Client
+from suite.errors import AdapterMismatch, AdapterNotFound, InvalidRequest
+from suite.messages.actions.base import AdapterChoice
+from suite.messages.actions.generation import GenerateTextReply
+from suite.messages.events import Generated, InstanceLoaded
+from support.adapters import adapter
+from support.models import CHAT_TEMPLATE, tiny_model
+from support.service import history, serving
+
+SETTINGS = """
+[models.sailor]
+base = "plain"
+adapters = ["pirate", {id = "poet", scale = 0.25}]
+aliases = ["jack"]
+
+[models.lost]
+base = "nowhere"
+"""
+PROMPT = "Once upon a time there was"
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("adapters") / "models"
+
+
+@pytest.fixture(scope="module")
+def data_dir(place: Path) -> Iterator[Path]:
+    """Of a service that goes on from test to test."""
+    place.mkdir()
+    plain = tiny_model(place / "plain.gguf", chat_template=CHAT_TEMPLATE)
+    wide = tiny_model(place / "wide.gguf", embedding=128, seed=3)
+    adapter(place / "pirate.gguf", plain, seed=1)
+    adapter(place / "poet.gguf", plain, seed=2)
+    adapter(place / "broad.gguf", wide)
+    config = place.parent / "suite.toml"
+    config.write_text(SETTINGS)
+    service = serving(place, place.parent / "data", "--config", str(config))
+    with start_blocking_portal() as portal, portal.wrap_async_context_manager(service):
+        yield place.parent / "data"
+
+
+async def said(client: Client, model: str, *, prompt: str = PROMPT, **options: Any) -> GenerateTextReply:
+    return await client.generate_text(model, prompt, temperature=0.0, max_tokens=8, logprobs=0, **options)
+
+
+async def is_there(client: Client, name: str) -> bool:
+    return any(
+        each.model_id == name and each.file_state == "present" for each in (await client.list_models()).models
+    )
+
+
+def chances(reply: GenerateTextReply) -> float:
+    """Of the first token: with another set of weights it is another number."""
+    assert reply.logprobs
+    return reply.logprobs[0].logprob
+
+
+async def test_an_adapter_is_applied_per_request_and_its_name_is_a_model(data_dir: Path) -> None:
+    async with suite.connect(data_dir=data_dir) as client:
+        plain = await said(client, "plain")
+        with_it = await said(client, "plain", adapters="pirate")
+        as_model = await said(client, "pirate")
+        off = await said(client, "plain", adapters=(AdapterChoice(id="pirate", scale=0.0),))
+        assert plain.adapters == ()
+        assert with_it.adapters == as_model.adapters == (AdapterChoice(id="pirate"),)
+        assert {each.model_id for each in (plain, with_it, as_model)} == {"plain"}
+        assert chances(with_it) == pytest.approx(chances(as_model), abs=0.05)
+        assert abs(chances(plain) - chances(with_it)) > 0.1
+        assert chances(off) == pytest.approx(chances(plain), abs=0.05)
+        happened = [each.data for each in await history(client, "instance")]
+        loads = [each.model_id for each in happened if isinstance(each, InstanceLoaded)]
+        assert loads == ["plain"], "the model is in memory once"
+        (event,) = [each for each in await history(client, "usage") if each.seq == as_model.seq]
+        assert isinstance(event.data, Generated) and event.data.adapters is not UNSET
+        (applied,) = event.data.adapters
+        assert (applied.id, applied.scale, len(applied.sha256)) == ("pirate", 1.0, 64)
+        (first, *_) = [each.data for each in await history(client, "usage") if each.seq == plain.seq]
+        assert isinstance(first, Generated) and first.adapters is UNSET
+
+
+async def test_a_configured_name_stands_for_a_model_with_several_adapters(data_dir: Path) -> None:
+    async with suite.connect(data_dir=data_dir) as client:
+        for name in ("sailor", "jack"):
+            reply = await said(client, name)
+            assert reply.model_id == "plain"
+            assert reply.adapters == (AdapterChoice(id="pirate"), AdapterChoice(id="poet", scale=0.25))
+        more = await said(client, "pirate", adapters=[AdapterChoice(id="poet", scale=0.25)])
+        assert chances(more) == pytest.approx(chances(reply), abs=0.05)
+
+
+async def test_a_conversation_goes_on_with_its_own_adapters_only(data_dir: Path) -> None:
+    async with suite.connect(data_dir=data_dir) as client:
+        prompt = f"{PROMPT} a town that nobody knew by name"
+        first = await said(client, "pirate", prompt=prompt, conversation_id="c1")
+        again = await said(client, "pirate", prompt=prompt, conversation_id="c1")
+        assert again.usage.reused_tokens == first.usage.prompt_tokens - 1
+        other = await said(client, "plain", prompt=prompt, conversation_id="c1", adapters="poet")
+        assert other.usage.reused_tokens == 0
+        alone = await said(client, "poet", prompt=prompt, reuse=False)
+        assert chances(other) == pytest.approx(chances(alone), abs=0.05)
+        assert abs(chances(first) - chances(other)) > 0.1
+
+
+async def test_names_are_listed_and_say_what_they_stand_for(data_dir: Path) -> None:
+    async with suite.connect(data_dir=data_dir) as client:
+        listing = await client.list_models()
+        models = {each.model_id: each for each in listing.models}
+        assert sorted(models) == ["broad", "pirate", "plain", "poet", "sailor", "wide"]
+        pirate, sailor = models["pirate"].variant, models["sailor"].variant
+        assert models["plain"].variant is None
+        assert pirate is not None and (pirate.base, pirate.rank, pirate.fits) == ("plain", 4, ("plain",))
+        assert sailor is not None and [each.id for each in sailor.adapters] == ["pirate", "poet"]
+        assert models["broad"].variant is not None and models["broad"].variant.base == "wide"
+        assert all(each.error is None for each in listing.models)
+        assert models["pirate"].instances == () and models["pirate"].need_bytes == 0
+        assert any("lost has the base 'nowhere'" in each for each in listing.warnings)
+        status = (await client.get_model_status("jack")).model
+        assert status is not None and (status.model_id, status.variant) == ("sailor", sailor)
+
+
+async def test_what_does_not_fit_is_refused_by_name(data_dir: Path) -> None:
+    async with suite.connect(data_dir=data_dir) as client:
+        loads = len(await history(client, "instance"))
+        with pytest.raises(AdapterMismatch, match="broad does not fit plain: it changes attn_q"):
+            await said(client, "plain", adapters="broad")
+        with pytest.raises(AdapterMismatch, match="wide is no adapter, it is a model"):
+            await said(client, "plain", adapters="wide")
+        with pytest.raises(AdapterNotFound, match="no adapter 'pirat': those that fit plain are pirate"):
+            await said(client, "plain", adapters="pirat")
+        with pytest.raises(InvalidRequest, match="'pirate' twice"):
+            await said(client, "pirate", adapters="pirate")
+        assert len(await history(client, "instance")) == loads, "nothing is loaded for it"
+
+
+async def test_an_adapter_that_comes_later_is_used_without_another_load(data_dir: Path, place: Path) -> None:
+    async with suite.connect(data_dir=data_dir) as client:
+        await said(client, "plain")
+        adapter(place / "late.gguf", place / "plain.gguf", seed=9)
+        with anyio.fail_after(30):
+            while not await is_there(client, "late"):
+                await anyio.sleep(0.1)
+        before = len(await history(client, "instance"))
+        reply = await said(client, "late")
+        assert reply.adapters == (AdapterChoice(id="late"),)
+        assert len(await history(client, "instance")) == before
