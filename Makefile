@@ -12,9 +12,12 @@ SHARED_BY_BENCHMARKS := answers.py dialogue.py harness.py models.py peers.py plo
 BENCHMARKS := $(filter-out $(addprefix benchmarks/,$(SHARED_BY_BENCHMARKS)),$(wildcard benchmarks/*.py))
 ROUTER := .router
 
-# llama.cpp is compiled once: pip keeps the wheel in its cache. The vision library is not needed. AMX is left out:
-# gcc 12 makes of llama.cpp's AMX code what ends in "Illegal instruction" (github.com/ggml-org/llama.cpp/pull/26954).
-export CMAKE_ARGS ?= -DLLAVA_BUILD=OFF -DCMAKE_CXX_FLAGS=-U__AMX_INT8__
+# AMX is left out: gcc 12 makes of llama.cpp's AMX code what ends in "Illegal instruction"
+# (github.com/ggml-org/llama.cpp/pull/26954).
+export CMAKE_ARGS ?= -DCMAKE_CXX_FLAGS=-U__AMX_INT8__
+
+# llama.cpp is compiled once for each CMAKE_ARGS. pip's own cache would give a wheel of any, so there is one here.
+WHEELS ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/model-manager-suite/wheels/$(firstword $(shell echo '$(CMAKE_ARGS)' | cksum))
 
 # How llama.cpp's own tools are compiled: nothing is fetched meanwhile.
 ROUTER_CMAKE_ARGS ?= -DCMAKE_CXX_FLAGS=-U__AMX_INT8__ -DLLAMA_BUILD_TESTS=OFF -DLLAMA_BUILD_EXAMPLES=OFF \
@@ -80,7 +83,12 @@ lock: $(VENV)/.bench-installed
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	@echo "Installing; llama.cpp is compiled the first time, which takes about 6 minutes on 2 cores."
+	@echo "Installing; llama.cpp is compiled the first time, which takes about 8 minutes on 2 cores."
+	mkdir -p "$(WHEELS)"
+	$(BIN)/pip wheel --quiet --no-cache-dir --no-deps --constraint constraints.txt \
+		--find-links "$(WHEELS)" --wheel-dir "$(WHEELS)" llama-cpp-python
+	$(BIN)/pip install --quiet --no-deps --force-reinstall --no-index --constraint constraints.txt \
+		--find-links "$(WHEELS)" llama-cpp-python
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[serve]"
 	touch $@
 

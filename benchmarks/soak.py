@@ -62,6 +62,8 @@ FLAT_PERCENT: Final = 5.0
 REQUEST_SECONDS: Final = 120.0
 PROMPT_WORDS: Final = 30
 OVERLOADED: Final = Overloaded.code
+BOUNDS: Final = "snapshots.memory_mb = 32\nsnapshots.disk_mb = 64\ntrace_store_mb = 4"
+"""Reached within minutes, so that what is flat is flat by these bounds."""
 SETTINGS: Final = f"slots = {SLOTS}\ncache_tokens = {SLOTS * CONTEXT_TOKENS}"
 
 
@@ -78,6 +80,8 @@ class Outcome(NamedTuple):
 class Plan(NamedTuple):
     """How long each part takes."""
 
+    warm_up_seconds: float
+    """At the beginning, for which nothing is counted: caches are empty, and step times unknown."""
     calibrate_seconds: float
     soak_seconds: float
     beyond_seconds: float
@@ -213,6 +217,14 @@ async def memory_for_two() -> str:
     return f"memory_limit_gb = {(sum(needs) - min(needs) / 2) / 2**30}"
 
 
+async def capacity_of(load: Load, plan: Plan) -> float:
+    """Answers a second of clients that wait for each answer, with the swaps that come later too."""
+    async with background() as tasks:
+        tasks.start_soon(load.swap)
+        await load.closed(plan.warm_up_seconds)
+        return await load.closed(plan.calibrate_seconds)
+
+
 async def soak(load: Load, capacity: float, plan: Plan, resources: Resources) -> Sequence[Outcome]:
     """Load below the capacity, with swaps, and a look at what it takes."""
     async with background() as tasks:
@@ -326,12 +338,12 @@ def node_process() -> psutil.Process:
 
 async def main(plan: Plan, seed: int, plot: Path) -> None:
     port = free_port()
-    settings = f'{await memory_for_two()}\n[http]\nlisten = "127.0.0.1:{port}"'
+    settings = f'{await memory_for_two()}\n{BOUNDS}\n[http]\nlisten = "127.0.0.1:{port}"'
     async with running_service(settings, model_ids=(*USUAL, THIRD), model_settings=SETTINGS) as (client, _):
         load, resources = Load(client, f"http://127.0.0.1:{port}", seed), Resources(node_process())
         for model_id in USUAL:
             await client.load_model(model_id)
-        capacity = await load.closed(plan.calibrate_seconds)
+        capacity = await capacity_of(load, plan)
         report("soak.capacity", capacity, 0, unit="requests/s", better="higher")
         before = (await client.get_stats()).last_seq
         outcomes = await soak(load, capacity, plan, resources)
@@ -355,6 +367,6 @@ def arguments() -> argparse.Namespace:
 
 if __name__ == "__main__":
     given = arguments()
-    whole, quick = Plan(30, given.minutes * 60, 20, FACTORS, 2), Plan(3, 8, 1, QUICK_FACTORS, 0.5)
+    whole, quick = Plan(60, 90, given.minutes * 60, 20, FACTORS, 2), Plan(2, 3, 8, 1, QUICK_FACTORS, 0.5)
     chosen = quick if given.quick else whole
     anyio.run(main, chosen, given.seed, given.plot)

@@ -9,15 +9,20 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 import suite
 from support.cpus import keep_to_own_cpus
 from support.gateway import RunningGateway, running_gateway
 from support.models import CHAT_TEMPLATE, slow_model, smollm2, tiny_model
+from support.projector import END, START, tiny_projector
 
 # What a shell without job control starts in the background ignores Ctrl-C; so would all that the tests start.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 keep_to_own_cpus()
+# Whether an example takes longer than usual says how busy the machine is, and nothing else.
+settings.register_profile("suite", deadline=None)
+settings.load_profile("suite")
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -32,12 +37,17 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.fixture(scope="session")
 def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningGateway]:
-    """A gateway before a node with SmolLM2 as `smollm2`, and models of random weights: `tiny` and `slow`."""
+    """A gateway before a node with SmolLM2 as `smollm2`, and models of random weights.
+
+    These are `tiny`, `slow`, and `seeing`, which reads pictures.
+    """
     directory = tmp_path_factory.mktemp("gateway")
     models = directory / "models"
     models.mkdir()
     shutil.copyfile(smollm2(), models / "smollm2.gguf")  # a link would change the time of the file
     tiny_model(models / "tiny.gguf", chat_template=CHAT_TEMPLATE)
     slow_model(models / "slow.gguf")
+    tiny_model(models / "seeing.gguf", control=[START, END], chat_template=CHAT_TEMPLATE)
+    tiny_projector(models / "mmproj-seeing.gguf")
     with running_gateway(models, directory / "data") as running:
         yield running

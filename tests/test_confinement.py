@@ -182,6 +182,7 @@ def test_it_connects_to_the_collector_of_traces_where_there_is_one(model: Path) 
     assert {4222, 443, 3128, 4317, 4318} == {*given.ports}
     assert given.resolves_names
     assert given.write == (model.parent / "spans",)
+    make_directories(traced)
     assert given.write[0].is_dir()
     assert given.limits is not None
     assert given.limits.file_bytes == 1 << 30

@@ -25,7 +25,14 @@ ANY_ACTION: Final = (
 )
 """What any action may answer."""
 
-_MODEL: Final = ("model_not_found", "model_file_gone", "model_file_incomplete", "model_file_invalid")
+_MODEL: Final = (
+    "model_not_found",
+    "version_not_found",
+    "version_gone",
+    "model_file_gone",
+    "model_file_incomplete",
+    "model_file_invalid",
+)
 _APPEND: Final = ("log_not_writable", "unknown_outcome", "fenced", "log_gone", "no_leader")
 _LOAD: Final = (
     *_MODEL,
@@ -33,6 +40,7 @@ _LOAD: Final = (
     "model_quarantined",
     "not_enough_memory",
     "load_failed",
+    "draft_model_unfit",
     "load_cancelled",
     "model_unloading",
     "actor_crashed",
@@ -58,6 +66,8 @@ BY_ACTION: Final[Mapping[str, tuple[str, ...]]] = {
         "no_chat_template",
         "invalid_chat",
         "unsupported_content",
+        "invalid_picture",
+        "picture_too_large",
         "invalid_grammar",
         "invalid_schema",
         "schema_not_supported",
@@ -81,10 +91,13 @@ BY_ACTION: Final[Mapping[str, tuple[str, ...]]] = {
     "log_performance_metric": ("conflict", *_APPEND, *_QUERY),
     "get_performance_metrics": _QUERY,
     "summary": _QUERY,
-    "log_model_evaluation": ("conflict", *_APPEND, *_QUERY),
-    "get_model_evaluation_scores": _QUERY,
+    "log_model_evaluation": ("conflict", "version_not_found", *_APPEND, *_QUERY),
+    "get_model_evaluation_scores": ("version_not_found", *_QUERY),
     "retract_model_evaluation": ("evaluation_not_found", *_APPEND, *_QUERY),
     "compare_models": _QUERY,
+    "run_benchmark": (*_LOAD, "conflict", "cannot_generate", "cancelled", *_QUERY),
+    "get_benchmarks": _QUERY,
+    "cancel_benchmark": ("benchmark_not_found", "conflict", *_APPEND),
     "get_errors": _QUERY,
     "get_error_groups": _QUERY,
     "get_request_statistics": _QUERY,
@@ -98,6 +111,28 @@ BY_ACTION: Final[Mapping[str, tuple[str, ...]]] = {
     "explain": ("model_not_found", "not_a_decision", "event_gone", "time_before_log", *_QUERY),
     "get_fleet": _QUERY,
     "rebuild_projection": ("conflict", "rebuild_would_lose", "read_model_unavailable"),
+    "list_versions": ("model_not_found", "version_not_found", "version_gone", *_QUERY),
+    "set_alias": (
+        "alias_taken",
+        "model_not_found",
+        "version_not_found",
+        "version_gone",
+        "conflict",
+        *_APPEND,
+    ),
+    "promote_alias": (
+        "alias_not_found",
+        "model_not_found",
+        "version_not_found",
+        "version_gone",
+        "architecture_differs",
+        "not_enough_memory",
+        "gates_contradict",
+        "promotion_running",
+        "conflict",
+        *_APPEND,
+    ),
+    "take_back_alias": ("alias_not_found", "nothing_to_take_back", "conflict", *_APPEND),
     "drain_node": ("cancelled", "timeout", *_APPEND),
     "create_key": ("key_exists", "conflict", *_APPEND),
     "revoke_key": ("key_not_found", "conflict", *_APPEND),

@@ -100,10 +100,24 @@ class InvalidChat(SuiteError):
 
 
 class UnsupportedContent(SuiteError):
-    """Models here read text only: send the message without pictures, audio and files."""
+    """The model cannot read this: send the message without it, or choose a model that reads pictures."""
 
     code = "unsupported_content"
     status = 400
+
+
+class InvalidPicture(SuiteError):
+    """The picture cannot be read: the message says why."""
+
+    code = "invalid_picture"
+    status = 400
+
+
+class PictureTooLarge(SuiteError):
+    """The picture has too many bytes or pixels: make it smaller."""
+
+    code = "picture_too_large"
+    status = 413
 
 
 class InvalidGrammar(SuiteError):
@@ -201,6 +215,61 @@ class AdapterMismatch(SuiteError):
     """The adapter cannot change this model: choose one that was made for it."""
 
     code = "adapter_mismatch"
+
+
+class VersionNotFound(SuiteError):
+    """The model has no such version: see `suite versions MODEL`."""
+
+    code = "version_not_found"
+    status = 404
+
+
+class VersionGone(SuiteError):
+    """The content of this version is gone from disk: use another one, or put its file back."""
+
+    code = "version_gone"
+    status = 410
+
+
+class AliasNotFound(SuiteError):
+    """There is no such alias: `suite alias` lists those there are."""
+
+    code = "alias_not_found"
+    status = 404
+
+
+class AliasTaken(SuiteError):
+    """This name is the id of a model: choose another one for the alias."""
+
+    code = "alias_taken"
+    status = 409
+
+
+class PromotionRunning(SuiteError):
+    """Another version is being promoted to this alias: wait for its end, or end it."""
+
+    code = "promotion_running"
+    status = 409
+
+
+class NothingToTakeBack(SuiteError):
+    """Nothing was promoted to this alias: there is no version to go back to."""
+
+    code = "nothing_to_take_back"
+    status = 409
+
+
+class ArchitectureDiffers(SuiteError):
+    """The version is of another architecture than the one that serves: say that it may be."""
+
+    code = "architecture_differs"
+    status = 409
+
+
+class GatesContradict(SuiteError):
+    """No version could meet these gates: the message says which of them do not go together."""
+
+    code = "gates_contradict"
     status = 400
 
 
@@ -229,6 +298,13 @@ class LoadFailed(SuiteError):
     """llama.cpp could not load the model."""
 
     code = "load_failed"
+
+
+class DraftModelUnfit(SuiteError):
+    """The draft model of a model cannot guess its tokens: choose one of the same family, or none."""
+
+    code = "draft_model_unfit"
+    status = 409
 
 
 class LoadCancelled(SuiteError):
@@ -521,6 +597,13 @@ class EvaluationNotFound(SuiteError):
     """No evaluation has this id: see the list of evaluations."""
 
     code = "evaluation_not_found"
+    status = 404
+
+
+class BenchmarkNotFound(SuiteError):
+    """No benchmark has this id: see the list of benchmarks."""
+
+    code = "benchmark_not_found"
     status = 404
 
 

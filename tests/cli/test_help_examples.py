@@ -23,6 +23,8 @@ from support.histories import made_up_csv
 from support.hub import serving_hub
 from support.models import CHAT_TEMPLATE, slow_model, tiny_model
 from support.old_database import old_database
+from support.pictures import picture
+from support.projector import tiny_projector
 from support.service import serving
 from support.terminal import CTRL_C, SUITE, terminal
 
@@ -48,11 +50,19 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     for name in MODELS:
         tiny_model(home / "models" / f"{name}.gguf", chat_template=CHAT_TEMPLATE, brief=True)
     slow_model(home / "models" / "slow.gguf")
+    tiny_model(home / "models" / "gemma-3-4b.gguf", chat_template=CHAT_TEMPLATE, brief=True)
+    tiny_projector(home / "models" / "mmproj-gemma-3-4b.gguf")
+    (home / "photo.jpg").write_bytes(picture((0, 0, 255), format="JPEG"))
     for name in ("pirate", "poet"):
         adapter(home / "models" / f"{name}.gguf", home / "models" / f"{MODELS[0]}.gguf")
     (home / "letter.txt").write_text("Dear reader, all is well.")
+    (home / "questions.jsonl").write_text(
+        '{"prompt": "What is the capital of France?", "contains": "Paris"}\n'
+        '{"prompt": "Greet me.", "judge": "It is a greeting.", "max_tokens": 8}\n'
+    )
     (home / "suite.toml").write_text("idle_timeout_seconds = 60.0\n")
     (home / "startup_config.yaml").write_text("ModelManagerSuite:\n  config:\n    vram_limit_gb: 2.0\n")
+    (home / "promotion.toml").write_text("[gates]\nevaluations = 5\n\n[gates.accuracy]\nat_least = 0.8\n")
     (home / "requests.csv").write_text(made_up_csv(200))
     (home / "my_policies.py").write_text(
         "from suite.prediction.eviction.recency import LeastRecentlyUsed as Mine"

@@ -23,7 +23,10 @@ from support.service import Serving
 README = REPOSITORY / "README.md"
 PAGES = sorted((REPOSITORY / "docs" / "how-to").glob("*.md"))
 SECONDS = 90.0
-USAGE = r"\w.*Usage\(prompt_tokens=\d+, reused_tokens=\d+, completion_tokens=\d+, reasoning_tokens=\d+\)"
+USAGE = (
+    r"\w.*Usage\(prompt_tokens=\d+, reused_tokens=\d+, completion_tokens=\d+, reasoning_tokens=\d+, "
+    r"drafted_tokens=\d+, accepted_tokens=\d+\)"
+)
 
 
 async def printed(command: list[str], **environ: str) -> str:

@@ -1,4 +1,4 @@
-"""A model is registered once for each content on each node."""
+"""A model is registered once for each content with each settings on each node."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ from suite.domain.registration import Found, Gone, Registration, decide, evolve
 from suite.messages.events import ModelRegistered, ModelRemoved
 
 
-def registered(node: str, sha256: str) -> ModelRegistered:
+def registered(
+    node: str, sha256: str, settings: dict[str, str | int | float | bool] | None = None
+) -> ModelRegistered:
     return ModelRegistered(
         model_id="m",
         node=node,
@@ -17,6 +19,7 @@ def registered(node: str, sha256: str) -> ModelRegistered:
         parameters=1,
         quantization="F32",
         trained_context_tokens=8,
+        settings=settings,
     )
 
 
@@ -40,6 +43,19 @@ def test_a_file_is_registered_once() -> None:
 def test_other_content_is_registered_again() -> None:
     fact = registered("a", "2")
     assert decide(given_facts(registered("a", "1")), Found(fact=fact)) == fact
+
+
+def test_other_settings_are_registered_again() -> None:
+    fact = registered("a", "1", {"slots": 2})
+    assert decide(given_facts(registered("a", "1", {})), Found(fact=fact)) == fact
+    assert decide(given_facts(fact), Found(fact=fact)) is None
+
+
+def test_a_model_that_an_older_version_registered_is_registered_again_only_for_settings() -> None:
+    before = given_facts(registered("a", "1"))
+    assert decide(before, Found(fact=registered("a", "1", {}))) is None
+    fact = registered("a", "1", {"slots": 2})
+    assert decide(before, Found(fact=fact)) == fact
 
 
 def test_each_node_registers_for_itself() -> None:

@@ -14,10 +14,12 @@ from hypothesis import strategies as st
 from suite.engine.engine import Engine
 from suite.engine.slots import Slots
 from suite.engine.snapshots.snapshots import Snapshots
+from suite.engine.speculation import Speculation
 from suite.engine.text import visible_tokens
 from suite.errors import ConversationGone, GenerationFailed, SuiteError
 from suite.identity import new_id, utc_now
 from support.backend import FakeBackend, FakeTokenizer
+from support.drafts import Eager, KnowingDrafter
 from support.generations import Asked, Clock, Heard, alone, asked, code, drain
 
 prompts = st.lists(st.integers(1, 4), min_size=1, max_size=40)
@@ -67,6 +69,7 @@ def check(backend: FakeBackend, slots: Slots) -> None:
     st.dictionaries(st.integers(0, 60), st.sampled_from([None, "a", "b"]), max_size=2),
     st.integers(0, 3000),
     st.sampled_from([None, 0.0, 0.5]),
+    st.sampled_from([None, 1, 2, 5]),
 )
 def test_each_gets_its_own_answer_once(
     plan: list[Arrival],
@@ -78,8 +81,12 @@ def test_each_gets_its_own_answer_once(
     clears: dict[int, str | None],
     memory_bytes: int,
     exchange_steps: float | None,
+    wrong_every: int | None,
 ) -> None:
-    """In a unified cache, and in a separate one where it costs something, or nothing, to change places."""
+    """In a unified cache, and in a separate one where it costs something, or nothing, to change places.
+
+    Without speculation, and with guesses of which one in so many is wrong.
+    """
     backend = FakeBackend(
         separate=exchange_steps is not None,
         exchange_steps=exchange_steps or 0.0,
@@ -91,7 +98,14 @@ def test_each_gets_its_own_answer_once(
         window=kind == "window",
     )
     slots = Slots(count, can_share=backend.can_share)
-    engine = Engine(backend, slots, prompt_step_tokens=3, snapshots=kept(memory_bytes=memory_bytes))
+    drafter = KnowingDrafter(wrong_every or 1)
+    engine = Engine(
+        backend,
+        slots,
+        prompt_step_tokens=3,
+        snapshots=kept(memory_bytes=memory_bytes),
+        speculation=None if wrong_every is None else Speculation(backend, drafter, Eager()),
+    )
     number = 0
     while number <= 60 or engine.busy:
         assert number < 5000, "it does not come to an end"
@@ -114,7 +128,7 @@ def test_each_gets_its_own_answer_once(
         assert sum(slot.generating for slot in slots) <= at_work
         number += 1
     backend.failing = False
-    assert backend.open_samplers == 0
+    assert backend.open_samplers == 0 and not drafter.known
     assert not any(slot.generating for slot in slots)
     for each in plan:
         generation, heard = each.asked.generation, each.asked.heard

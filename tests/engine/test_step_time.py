@@ -168,7 +168,7 @@ def test_a_step_keeps_to_its_time_and_every_prompt_is_read(
         assert len(parts) <= 1 and all(run.rank < part.rank for run in whole for part in parts)
         for each in (scheduler, known):
             each.learn(work, machine.seconds(work))
-        for run, count in shares:
+        for run, count, _ in shares:
             if run in reading:
                 assert run.slot is not None
                 run.slot.tokens += run.pending[:count]

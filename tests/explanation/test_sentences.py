@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import msgspec
 import pytest
 
 from suite.explanation.sentences import FACTS, sentences
+from suite.messages.benchmarks import (
+    AnswerSample,
+    BenchmarkResult,
+    NumberedQuestion,
+    Quality,
+    Question,
+    Share,
+)
 from suite.messages.decisions import (
     Candidate,
     Decision,
@@ -20,8 +29,16 @@ from suite.messages.decisions import (
 )
 from suite.messages.envelope import Recorded
 from suite.messages.events import (
+    AliasRemoved,
+    AliasSet,
+    BenchmarkCancelled,
+    BenchmarkFailed,
+    BenchmarkFinished,
+    BenchmarkProgressed,
+    BenchmarkStarted,
     BetOutcome,
     BetReason,
+    CanaryStarted,
     Event,
     InstanceCrashed,
     InstanceGrew,
@@ -43,13 +60,29 @@ from suite.messages.events import (
     NodeStopped,
     PredictionMade,
     PredictionSettled,
+    Promoted,
+    PromotionStarted,
+    PromotionStopped,
     RequestsRefused,
+    TakenBack,
     UnloadReason,
     UsageRecorded,
     WaitEnded,
     WaitStarted,
 )
+from suite.messages.promotion import Estimate, Finding, Gates
 
+PROMOTION: dict[str, Any] = {"alias": "chat", "promotion_id": "p", "model_id": "tiny", "version": 2}
+FINDINGS = (
+    Finding(gate="evaluations", verdict="met", needed=12.0),
+    Finding(
+        gate="accuracy.not_worse_by",
+        verdict="met",
+        needed=0.02,
+        new=Estimate(evaluations=12, mean=0.91, low=0.88, high=0.94),
+        old=Estimate(evaluations=1, mean=0.9),
+    ),
+)
 GIB = 1 << 30
 NOON = datetime(2026, 11, 28, 12, tzinfo=UTC)
 NO_ROOM = Decision(need_bytes=2 * GIB, free_bytes=GIB // 2, limit_bytes=8 * GIB, waiting=1)
@@ -208,6 +241,7 @@ GPU_EXCESS = msgspec.structs.replace(
     scarcest="gpu0",
 )
 
+BENCHMARK: dict[str, Any] = {"benchmark_id": "b", "model_id": "tiny"}
 TABLE: tuple[tuple[Event, tuple[str, ...]], ...] = (
     (
         started(ON_GPU, "big"),
@@ -524,7 +558,134 @@ TABLE: tuple[tuple[Event, tuple[str, ...]], ...] = (
         NodeResumed(node="box1", epoch=1, requested_by=""),
         ("box1 takes work again: it is not drained any more.",),
     ),
+    (
+        AliasSet(alias="chat", model_id="tiny", version=2, requested_by="ada"),
+        ("chat stands for tiny@2, as ada asked.",),
+    ),
+    (AliasSet(alias="chat", model_id="tiny"), ("chat stands for tiny.",)),
+    (
+        AliasRemoved(alias="chat"),
+        ("chat was removed: it stands for nothing any more in the log.",),
+    ),
+    (
+        PromotionStarted(
+            **PROMOTION,
+            old_model_id="small",
+            canary_share=0.1,
+            gates=Gates(evaluations=12),
+            take_back=("retraction", "crash_loop"),
+        ),
+        (
+            "tiny@2 is to be promoted to chat; until then small serves.",
+            "Once it is ready, it gets 10 % of the requests.",
+            "It needs 12 evaluations at least, and is to meet its gates with a confidence of 0.95.",
+            "It is taken back by itself if an evaluation of it is retracted or if it fails again and again.",
+        ),
+    ),
+    (
+        CanaryStarted(**PROMOTION, canary_share=0.25, node="box1"),
+        ("tiny@2 is ready on box1, and gets 25 % of the requests for chat.",),
+    ),
+    (
+        Promoted(**PROMOTION, old_model_id="small", old_version=3, node="box1", findings=FINDINGS),
+        (
+            "chat stands for tiny@2, which is ready on box1; before, it stood for small@3.",
+            "accuracy.not_worse_by = 0.02 is met: 0.91 (0.88 to 0.94) over 12 evaluations of the new "
+            "version and 0.9 over 1 evaluation of the old version.",
+        ),
+    ),
+    (
+        PromotionStopped(**PROMOTION, reason="gates", detail="accuracy.at_least"),
+        ("tiny@2 was not promoted to chat: evaluations show that it does not meet accuracy.at_least.",),
+    ),
+    (
+        PromotionStopped(**PROMOTION, reason="requested"),
+        ("tiny@2 was not promoted to chat: somebody ended it.",),
+    ),
+    (
+        PromotionStopped(**PROMOTION, reason="load_failed", detail="no memory"),
+        ("tiny@2 was not promoted to chat: it could not be loaded: no memory.",),
+    ),
+    (
+        PromotionStopped(**PROMOTION, reason="crash_loop", detail="tiny@2 failed again and again"),
+        ("tiny@2 was not promoted to chat: tiny@2 failed again and again, and is quarantined.",),
+    ),
+    (
+        PromotionStopped(**PROMOTION, reason="gone", detail="tiny@2 is on no node any more"),
+        ("tiny@2 was not promoted to chat: tiny@2 is on no node any more.",),
+    ),
+    (
+        TakenBack(**PROMOTION, old_model_id="small", reason="requested", requested_by="ada"),
+        ("tiny@2 was taken back: chat stands for small again, as ada asked.",),
+    ),
+    (
+        TakenBack(**PROMOTION, old_model_id="small", reason="retraction", detail="e was retracted"),
+        ("tiny@2 was taken back: chat stands for small again, because e was retracted.",),
+    ),
     (UsageRecorded(model_id="tiny", usage_type="inference"), ()),
+    (
+        BenchmarkStarted(
+            **BENCHMARK,
+            node="box1",
+            content="",
+            settings_key="",
+            cycle_id="w48",
+            streams=(1, 4),
+            rounds=5,
+            prompt_tokens=256,
+            answer_tokens=64,
+            questions=(NumberedQuestion(line=1, question=Question(prompt="x", judge="y")),),
+            broken_line_count=2,
+            judge="gemma",
+            requested_by="ci",
+        ),
+        (
+            "The benchmark b of tiny was started on box1, as ci asked.",
+            "It measures the speed with 1 and 4 generations beside each other, 5 times each.",
+            "It asks 1 question; gemma judges where that is wanted. 2 broken lines of the set are left out.",
+        ),
+    ),
+    (
+        BenchmarkProgressed(
+            **BENCHMARK,
+            answers=(AnswerSample(line=1, outcome="passed"), AnswerSample(line=2, outcome="failed")),
+        ),
+        ("The benchmark b of tiny has measured 0 rounds and 2 answers more.",),
+    ),
+    (
+        BenchmarkFinished(
+            **BENCHMARK,
+            evaluation_id="e",
+            result=BenchmarkResult(
+                load=None,
+                prompt_tokens=256,
+                answer_tokens=64,
+                speed=(),
+                quality=Quality(
+                    set_sha256="",
+                    accuracy=Share(share=0.5, low=0.25, high=0.75, samples=8),
+                    passed=4,
+                    failed=4,
+                    unclear=1,
+                    refused=0,
+                    broken_lines=0,
+                    latency_ms=None,
+                ),
+            ),
+        ),
+        (
+            "The benchmark b of tiny is finished: its result is the evaluation e.",
+            "4 of 8 answers passed: an accuracy between 25 % and 75 %, with 95 % confidence.",
+        ),
+    ),
+    (
+        BenchmarkFailed(**BENCHMARK, code="load_failed", message="the file is cut off"),
+        ("The benchmark b of tiny has failed: the file is cut off (load_failed).",),
+    ),
+    (
+        BenchmarkCancelled(**BENCHMARK, requested_by="ci"),
+        ("The benchmark b of tiny was cancelled, as ci asked.",),
+    ),
 )
 
 

@@ -283,6 +283,23 @@ async def test_another_file_under_the_same_id_is_told(three: Fleet) -> None:
     await unloaded(three.client, "odd")
 
 
+async def test_a_version_is_served_where_it_is(three: Fleet) -> None:
+    with anyio.fail_after(PATIENCE_SECONDS):
+        while len(versions := (await three.client.list_versions("odd")).versions) < 2:
+            await anyio.sleep(0.05)
+    (other,) = [each for each in versions if each.nodes == ("box3",)]
+    (most,) = [each for each in versions if each is not other]
+    for version in (other, most):
+        name = f"odd@{version.version}"
+        for client in (three.client, three.client.on_node(version.nodes[0])):
+            reply = await client.generate_text(name, "Once", max_tokens=1)
+            assert (reply.version, reply.node in version.nodes) == (version.version, True)
+    await three.client.set_alias("rare", f"odd@{other.sha256[:8]}")
+    assert (await three.client.generate_text("rare", "Once", max_tokens=1)).node == "box3"
+    await three.client.set_alias("rare", None)
+    await unloaded(three.client, "odd")
+
+
 async def test_models_are_chosen_and_loaded_in_advance_over_the_fleet(three: Fleet) -> None:
     wanted = [f"of-{name}" for name in NODES]
     reply = await three.client.preload_models([*wanted, "of-box9"])

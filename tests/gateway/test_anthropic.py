@@ -134,7 +134,7 @@ def test_errors_have_anthropics_form(client: anthropic.Anthropic) -> None:
         },
     }
     picture: Any = {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": ""}}
-    with pytest.raises(anthropic.BadRequestError, match="without pictures"):
+    with pytest.raises(anthropic.BadRequestError, match="smollm2 reads none: it has no projector"):
         client.messages.create(
             model="smollm2",
             max_tokens=1,

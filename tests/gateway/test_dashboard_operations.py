@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager
 
 import pytest
 
@@ -14,10 +14,8 @@ from suite.gateway.dashboard.history import EventsWanted, events_page
 from support.gateway import RunningGateway
 
 
-@pytest.fixture
-async def client(gateway: RunningGateway) -> AsyncIterator[Client]:
-    async with suite.connect(data_dir=gateway.data_dir) as client:
-        yield client
+def connected(gateway: RunningGateway) -> AbstractAsyncContextManager[Client]:
+    return suite.connect(data_dir=gateway.data_dir)
 
 
 def test_the_page_may_ask_nobody_else_and_is_sent_once(gateway: RunningGateway) -> None:
@@ -47,16 +45,19 @@ def test_a_page_of_the_log_that_makes_no_sense_is_refused(gateway: RunningGatewa
     assert (answer.status, answer.error["code"]) == (400, "invalid_request")
 
 
-async def test_pages_of_the_log_are_the_whole_log(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_pages_of_the_log_are_the_whole_log(
+    gateway: RunningGateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Rare events far back, and many: the window at the end of the log is widened and narrowed."""
     monkeypatch.setattr(history, "MOST_READ", 5)
-    for number in range(60):
-        agent = "rare" if number < 3 else "often"
-        await client.log_performance_metric(agent, "speed", number)
-    for filter in ("metric.rare", "metric.often", "metric", None):
-        whole = [event.seq async for event in client.events(filter)]
-        for limit in (1, 7, 200):
-            assert await seqs(client, filter, limit) == whole[::-1], (filter, limit)
+    async with connected(gateway) as client:
+        for number in range(60):
+            agent = "rare" if number < 3 else "often"
+            await client.log_performance_metric(agent, "speed", number)
+        for filter in ("metric.rare", "metric.often", "metric", None):
+            whole = [event.seq async for event in client.events(filter)]
+            for limit in (1, 7, 200):
+                assert await seqs(client, filter, limit) == whole[::-1], (filter, limit)
 
 
 async def seqs(client: Client, filter: str | None, limit: int) -> list[int]:
@@ -71,24 +72,27 @@ async def seqs(client: Client, filter: str | None, limit: int) -> list[int]:
         wanted = EventsWanted(filter=filter, limit=limit, before=found[-1])
 
 
-async def test_a_page_goes_on_behind_an_event(client: Client) -> None:
-    for number in range(4):
-        await client.log_performance_metric("next", "speed", number)
-    whole = [event.seq async for event in client.events("metric.next")]
-    page = await events_page(client, EventsWanted(filter="metric.next", after=whole[0], limit=2))
-    assert ([event["seq"] for event in page.events], page.has_more) == ([whole[2], whole[1]], True)
+async def test_a_page_goes_on_behind_an_event(gateway: RunningGateway) -> None:
+    async with connected(gateway) as client:
+        for number in range(4):
+            await client.log_performance_metric("next", "speed", number)
+        whole = [event.seq async for event in client.events("metric.next")]
+        page = await events_page(client, EventsWanted(filter="metric.next", after=whole[0], limit=2))
+        assert ([event["seq"] for event in page.events], page.has_more) == ([whole[2], whole[1]], True)
 
 
-async def test_active_models_are_those_that_something_is_done_with(client: Client) -> None:
-    await client.load_model("tiny")
-    active = (await client.get_model_status(active=True)).models or {}
-    assert "tiny" in active
-    assert all(info.instance is not None or info.waiting for info in active.values())
-    await client.unload_model("tiny")
-    assert "tiny" not in ((await client.get_model_status(active=True)).models or {})
+async def test_active_models_are_those_that_something_is_done_with(gateway: RunningGateway) -> None:
+    async with connected(gateway) as client:
+        await client.load_model("tiny")
+        active = (await client.get_model_status(active=True)).models or {}
+        assert "tiny" in active
+        assert all(info.instance is not None or info.waiting for info in active.values())
+        await client.unload_model("tiny")
+        assert "tiny" not in ((await client.get_model_status(active=True)).models or {})
 
 
-async def test_what_is_forwarded_comes_back_as_it_is_or_as_its_error(client: Client) -> None:
-    assert b'"fleet_models"' in bytes(await client.forward("health_check", {}))
-    with pytest.raises(ModelNotFound):
-        await client.forward("get_model_status", {"model_id": "none"})
+async def test_what_is_forwarded_comes_back_as_it_is_or_as_its_error(gateway: RunningGateway) -> None:
+    async with connected(gateway) as client:
+        assert b'"fleet_models"' in bytes(await client.forward("health_check", {}))
+        with pytest.raises(ModelNotFound):
+            await client.forward("get_model_status", {"model_id": "none"})

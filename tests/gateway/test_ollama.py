@@ -121,7 +121,7 @@ def test_errors_have_ollamas_form(client: Client) -> None:
     with pytest.raises(ResponseError, match="smolm2") as unknown:
         client.chat("smolm2", [USER])
     assert unknown.value.status_code == 404
-    with pytest.raises(ResponseError, match="without pictures"):
+    with pytest.raises(ResponseError, match="smollm2 reads none: it has no projector"):
         client.chat("smollm2", [{"role": "user", "content": "What is this?", "images": ["aGVsbG8="]}])
     with pytest.raises(ResponseError, match="keep_alive"):
         client.chat("smollm2", [USER], keep_alive="soon")

@@ -255,7 +255,7 @@ def test_a_model_that_cannot_rank_says_so(gateway: RunningGateway) -> None:
 
 def test_models_are_listed_and_shown(gateway: RunningGateway) -> None:
     models = {each["id"]: each for each in gateway.get("/v1/models").document["data"]}
-    assert models.keys() == {"smollm2", "tiny", "slow"}
+    assert models.keys() == {"smollm2", "tiny", "slow", "seeing"}
     shown = gateway.get("/v1/models/tiny").document
     assert (shown["id"], shown["object"], shown["context_length"]) == ("tiny", "model", 512)
     unknown = gateway.get("/v1/models/nothing")

@@ -50,6 +50,8 @@ def finished(*, error: str = "", timings: Timings | None = None) -> Finished:
         prompt_tokens=10,
         reused_tokens=4,
         completion_tokens=5,
+        drafted_tokens=6,
+        accepted_tokens=3,
         outcome="failed" if error else "stop",
         seq=1,
         operation="chat",
@@ -88,9 +90,9 @@ def test_a_generation_counts_from_the_request_with_its_wait_for_the_model(exposi
     assert value(exposition, "suite_generation_queue_duration_seconds_sum") == pytest.approx(0.1)
     of_tokens = {
         kind: value(exposition, "suite_generation_tokens_total", gen_ai_token_type=kind)
-        for kind in ("input", "reused", "output")
+        for kind in ("input", "reused", "output", "drafted", "accepted")
     }
-    assert of_tokens == {"input": 10, "reused": 4, "output": 5}
+    assert of_tokens == {"input": 10, "reused": 4, "output": 5, "drafted": 6, "accepted": 3}
 
 
 def test_the_times_of_tokens_are_those_of_generations_that_succeed(exposition: Exposition) -> None:

@@ -139,12 +139,14 @@ async def test_a_bet_has_its_load_and_its_settlement_is_linked_to_it(traced: Tra
 async def test_a_generation_whose_process_dies_fails_in_its_trace(traced: Traced) -> None:
     async with suite.connect(data_dir=traced.data_dir) as client:
         async with client.generate("tiny", "Once", max_tokens=100_000) as generation:
-            await anext(aiter(generation))
+            chunks = aiter(generation)
+            await anext(chunks)
             model = (await client.get_model_status("tiny")).model
             assert model is not None and model.instance is not None and model.instance.pid is not None
             os.kill(model.instance.pid, signal.SIGKILL)
             with pytest.raises(ActorCrashed):
-                await generation.finish()
+                async for _ in chunks:
+                    pass
     every = await anyio.to_thread.run_sync(traced.collector.wait, lambda spans: any(_failed(spans)))
     (last_word,) = _failed(every)
     assert last_word.attributes["error.type"] == "actor_crashed"

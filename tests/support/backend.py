@@ -11,6 +11,7 @@ from collections.abc import Collection, Sequence
 
 from suite.engine.adapters import NO_ADAPTERS, AdapterSet
 from suite.engine.backend import BatchEntry
+from suite.engine.pictures.tokens import Piece, is_stand_in
 from suite.engine.sampler import SamplingParams
 from suite.errors import GenerationFailed, InvalidGrammar
 from suite.messages.logprobs import PromptToken, TokenLogprobs
@@ -97,6 +98,8 @@ class FakeBackend:
         """How many tokens of each sequence came from a saved state."""
         self.rows: dict[int, list[int]] = {}
         self.batches: list[list[BatchEntry]] = []
+        self.pictures = 0
+        """How many pieces of pictures were decoded."""
         self.open_samplers = 0
         """Those that are not closed."""
         self.failing = False
@@ -145,6 +148,7 @@ class FakeBackend:
         for sequence, tokens, position, wants_logits, is_scored in entries:
             assert position == len(self.sequences[sequence]), "a gap or an overlap"
             assert tokens
+            assert not any(map(is_stand_in, tokens)), "pictures are decoded apart"
             if is_scored:
                 for index in range(len(tokens)):
                     self.rows[row + 1 + index] = [
@@ -156,6 +160,14 @@ class FakeBackend:
             row += len(tokens)
             if wants_logits:
                 self.rows[row] = list(self.sequences[sequence])
+        return True
+
+    def decode_picture(self, sequence: int, position: int, piece: Piece) -> bool:
+        assert position == len(self.sequences[sequence]), "a gap or an overlap"
+        if not self._has_room(len(piece.tokens)):
+            return False
+        self.sequences[sequence] += piece.tokens
+        self.pictures += 1
         return True
 
     def score(self, token: int, row: int | None, alternatives: int) -> PromptToken:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import pytest
@@ -10,6 +10,7 @@ import pytest
 from suite.engine.adapters import NO_ADAPTERS, AdapterSet
 from suite.engine.engine import Engine
 from suite.engine.generation import EngineRequest, Generation
+from suite.engine.pictures.tokens import Piece
 from suite.engine.reasoning import Reasoning
 from suite.engine.sampler import SamplingParams
 from suite.errors import SuiteError
@@ -72,6 +73,8 @@ def asked(
     prompt_logprobs: int | None = None,
     is_forgotten: bool = False,
     reasoning: Reasoning | None = None,
+    pictures: Mapping[int, Piece] | None = None,
+    speculates: bool = True,
     clock: Clock | None = None,
     adapters: AdapterSet = NO_ADAPTERS,
 ) -> Asked:
@@ -88,7 +91,9 @@ def asked(
         prompt_logprobs=prompt_logprobs,
         is_forgotten=is_forgotten,
         reasoning=reasoning,
+        pictures=pictures or {},
         adapters=adapters,
+        speculates=speculates,
     )
     return Asked(Generation(order, clock or Clock()))
 

@@ -73,6 +73,7 @@ def tiny_model(
     added: Sequence[str] = (),
     name: str = "tiny",
     seed: int = 0,
+    two_dimensional: bool = False,
 ) -> Path:
     """Write a llama of random weights (F16, about 0.3 MB as it stands) to `path` and return the path.
 
@@ -80,7 +81,8 @@ def tiny_model(
     good as never ends by itself: the output rows of control tokens and of bytes over 0x7F are zero. A `brief`
     one ends after a few tokens: one dimension is large for all tokens, and the row of </s> looks at it. With
     `fills_in` its vocabulary ends with the tokens around a gap. It ends with tokens of the names in `control`
-    and `added`, which have no text and which are text.
+    and `added`, which have no text and which are text. A `two_dimensional` one is no llama but a Qwen2-VL, to
+    which a token of a picture has a place in it (M-RoPE).
     """
     assert embedding % heads == 0, "embedding must be a multiple of heads"
     assert heads % kv_heads == 0, "heads must be a multiple of kv_heads"
@@ -90,7 +92,7 @@ def tiny_model(
     tokens, scores = [*tokens, *control, *added], scores + [0.0] * (len(control) + len(added))
     kinds = kinds + [_CONTROL] * len(control) + [_ADDED] * len(added)
     head = embedding // heads
-    writer = gguf.GGUFWriter(path, "llama")
+    writer = gguf.GGUFWriter(path, "qwen2vl" if two_dimensional else "llama")
     writer.add_name(name)
     writer.add_context_length(context)
     writer.add_embedding_length(embedding)
@@ -99,6 +101,9 @@ def tiny_model(
     writer.add_head_count(heads)
     writer.add_head_count_kv(kv_heads)
     writer.add_rope_dimension_count(head)
+    if two_dimensional:
+        assert head == 16
+        writer.add_rope_dimension_sections([2, 3, 3, 0])
     writer.add_layer_norm_rms_eps(1e-5)
     writer.add_file_type(gguf.LlamaFileType.MOSTLY_F16)
     writer.add_vocab_size(len(tokens))

@@ -217,15 +217,20 @@ def describe(node: Node, model: Model, used: datetime | None) -> ModelInfo:
     place = node.supervisor.admission.place(model.model_id)
     is_pinned = node.supervisor.is_pinned(model.model_id)
     described = _describe_instance(node, instance) if instance else None
+    log_aliases = node.versions.names_of(model.model_id)
+    configured = (each for each in model.settings.aliases if each not in node.versions.aliases)
     if instance is not None and instance.last_used_at is not None:
         here = parse_time(instance.last_used_at, "last_used")
         used = here if used is None else max(used, here)
     return ModelInfo(
         model_id=model.model_id,
         display_name=model.display_name,
-        aliases=model.settings.aliases,
+        aliases=(*configured, *log_aliases),
+        log_aliases=log_aliases,
+        version=node.versions.number(model) or None,
         capabilities=model.capabilities,
         model_path=str(model.path),
+        projector=None if model.projector is None else str(model.projector.path),
         file_state="gone" if model.model_id not in node.catalogue.models else model.file_state,
         file_bytes=info.file_bytes if info else sum(part.size for part in model.file.signature.parts),
         sha256=model.sha256,
@@ -235,6 +240,7 @@ def describe(node: Node, model: Model, used: datetime | None) -> ModelInfo:
         trained_context_tokens=info.context_tokens if info else None,
         n_ctx=model.context_tokens,
         kv_cache=_kv_cache_info(model),
+        draft_model=model.draft.model_id if model.draft else None,
         n_gpu_layers=model.settings.n_gpu_layers,
         n_threads=node.threads(model),
         priority=model.settings.priority,

@@ -36,7 +36,11 @@ async def embed(node: Node, request: EmbedRequest, call: Call) -> EmbedReply:
         correlation_id=call.request_id,
     )
     used = UsageRecorded(
-        model_id=model.model_id, usage_type=USAGE_TYPE, node=node.name, requester=request.requester
+        model_id=model.model_id,
+        usage_type=USAGE_TYPE,
+        node=node.name,
+        requester=request.requester,
+        version=node.versions.number(model),
     )
     seq = await node.log.append(used, correlation_id=call.request_id)
     return EmbedReply(

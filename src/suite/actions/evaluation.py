@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from datetime import datetime
 
+from msgspec import UNSET
 from msgspec.structs import replace
 
 from suite.actions.idempotency import append_once, attachment, message_id
 from suite.bus.service import Call, action
-from suite.errors import Conflict, EvaluationNotFound
+from suite.domain.versions import split
+from suite.errors import Conflict, EvaluationNotFound, InvalidRequest
 from suite.log import Unreadable
 from suite.messages.actions.base import Moment
 from suite.messages.actions.evaluation import (
@@ -90,9 +92,11 @@ async def log_model_evaluation(
 ) -> LogModelEvaluationReply:
     """Log an evaluation of a model in a cycle."""
     evaluation_id = request.evaluation_id or node.new_id()
+    model_name, version = _subject(node, request)
     event = EvaluationLogged(
         evaluation_id=evaluation_id,
-        model_name=node.fleet.judged_as(request.model_name),
+        model_name=model_name,
+        version=version or UNSET,
         cycle_id=request.cycle_id,
         trust_score=request.trust_score,
         accuracy=request.accuracy,
@@ -107,6 +111,8 @@ async def log_model_evaluation(
         before = replace(before, model_name=node.fleet.judged_as(before.model_name))
         if request.evaluation_timestamp is None:
             now = replace(now, evaluation_timestamp=before.evaluation_timestamp)
+        if request.version is None:  # which version the model is at may have changed since
+            now = replace(now, version=before.version)
         return before == now
 
     if request.evaluation_id is None:
@@ -132,9 +138,21 @@ async def get_model_evaluation_scores(
 ) -> GetModelEvaluationScoresReply:
     """Get the evaluations of models, newest first."""
     if request.model_name is not None:
-        request = replace(request, model_name=node.fleet.judged_as(request.model_name))
+        request = _of_version(node, request, request.model_name)
+    elif request.version is not None:
+        raise InvalidRequest("field 'version': say of which model: send model_name too")
     async with node.projections.evaluation.reading(request.min_seq, own_seq=node.last_seq) as db:
         return await scores.evaluation_scores(db, request)
+
+
+def _of_version(
+    node: Node, request: GetModelEvaluationScoresRequest, name: str
+) -> GetModelEvaluationScoresRequest:
+    """The request with the model's id, and the version that the name says. Raises VersionNotFound."""
+    model_id, named = node.fleet.judged_as(name), split(name)
+    if named is not None and model_id != name:
+        request = replace(request, version=node.versions.versions.find(model_id, named.version).number)
+    return replace(request, model_name=model_id)
 
 
 @action("retract_model_evaluation")
@@ -160,6 +178,21 @@ async def retract_model_evaluation(
         retracted=True,
         seq=seq,
     )
+
+
+def _subject(node: Node, request: LogModelEvaluationRequest) -> tuple[str, int]:
+    """The model that was evaluated, and the version; 0: the service does not know which.
+
+    Raises VersionNotFound for a version that a known model does not have.
+    """
+    versions, named = node.versions.versions, split(request.model_name)
+    model_id = node.fleet.judged_as(request.model_name)
+    if request.version is not None:
+        return model_id, versions.find(model_id, str(request.version)).number
+    if named is not None and model_id != request.model_name:
+        return model_id, versions.find(model_id, named.version).number
+    target = alias.target if (alias := node.versions.aliases.get(request.model_name)) is not None else None
+    return model_id, (target.version if target is not None else 0) or versions.newest(model_id)
 
 
 async def _evaluation(node: Node, evaluation_id: str) -> tuple[EvaluationLogged | EvaluationRetracted, int]:

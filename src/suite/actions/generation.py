@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 
 import anyio
@@ -16,11 +17,12 @@ from suite.errors import (
     CannotGenerate,
     EmptyPrompt,
     GenerationNotFound,
+    InvalidPicture,
     InvalidRequest,
     UnsupportedContent,
 )
 from suite.explanation.words import counted
-from suite.messages.actions.chat import TEXT_PARTS, ChatMessage
+from suite.messages.actions.chat import PICTURE_PARTS, TEXT_PARTS, ChatMessage, ContentPart
 from suite.messages.actions.generation import (
     CancelGenerationReply,
     CancelGenerationRequest,
@@ -36,6 +38,9 @@ from suite.node.generations import CLEAR_SECONDS, HANDOVER_SECONDS
 from suite.node.node import Node, context_warnings
 from suite.node.snapshots import forget_snapshots
 from suite.tasks import background
+
+_IS_URL = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]*:").match
+"""Whether something is no base64 but a URL: of the web, of a file, or a data URL without base64."""
 
 
 @action(
@@ -61,6 +66,7 @@ async def generate_text(node: Node, request: GenerateTextRequest, call: Call) ->
         model = await _loadable(node, request, call)
         if model.info is not None and not model.info.generates:
             raise CannotGenerate
+        _check_reads_pictures(model, request.messages or ())
         warnings = (*call.warnings, *context_warnings(model, request.context_length))
         if request.stream:
             await call.send(Accepted(generation_id=generation_id, node=node.name))
@@ -216,15 +222,43 @@ def _forgotten(tokens: int, conversations: int) -> str:
     return f"{counted(tokens, 'token')} of {counted(conversations, 'conversation')} {are} forgotten"
 
 
-def check_content(messages: Sequence[ChatMessage]) -> None:
-    """Raises UnsupportedContent for a part that is no text, with the path to it."""
+def check_content(messages: Sequence[ChatMessage], *, takes_pictures: bool = False) -> None:
+    """Raises UnsupportedContent or InvalidPicture for a part that no model reads, with the path to it."""
+    for field, part in _parts(messages):
+        _check_part(field, part, takes_pictures)
+
+
+def _parts(messages: Sequence[ChatMessage]) -> Iterator[tuple[str, ContentPart]]:
+    """Each part of their contents, with how to name it."""
     for index, message in enumerate(messages):
         for part, each in enumerate(message.content if isinstance(message.content, tuple) else ()):
-            if each.type not in TEXT_PARTS:
-                raise UnsupportedContent(
-                    f"field 'messages[{index}].content[{part}]' has the type {each.type!r}, and models "
-                    "read only text: send it as text, or leave it out"
-                )
+            yield f"field 'messages[{index}].content[{part}]'", each
+
+
+def _check_part(field: str, part: ContentPart, takes_pictures: bool) -> None:
+    read = TEXT_PARTS | PICTURE_PARTS if takes_pictures else TEXT_PARTS
+    if part.type not in read:
+        what = "text and pictures" if takes_pictures else "text"
+        raise UnsupportedContent(
+            f"{field} has the type {part.type!r}, and only {what} can be read: send it as text, or leave "
+            "it out"
+        )
+    if part.picture is not None and part.attached is None and _IS_URL(part.picture):
+        raise InvalidPicture(
+            f"{field} has the URL of a picture, and nothing is fetched from a network: send the picture "
+            "itself, as a data URL (data:image/png;base64,...)"
+        )
+
+
+def _check_reads_pictures(model: Model, messages: Sequence[ChatMessage]) -> None:
+    """Raises UnsupportedContent if there are pictures and the model reads none."""
+    if model.projector is not None:
+        return
+    for field, part in _parts(messages):
+        if part.picture is not None:
+            raise UnsupportedContent(
+                f"{field} is a picture, and {model.model_id} reads none: {model.reads_no_pictures}"
+            )
 
 
 def _check(request: GenerateTextRequest, call: Call) -> None:
@@ -234,7 +268,7 @@ def _check(request: GenerateTextRequest, call: Call) -> None:
         raise InvalidRequest("prompt and messages are both given: send one of them")
     if not request.prompt and not request.messages and not request.suffix:
         raise EmptyPrompt
-    check_content(request.messages or ())
+    check_content(request.messages or (), takes_pictures=True)
     if request.continue_ and (request.conversation_id is None or request.system_prompt is not None):
         raise InvalidRequest("continue needs the conversation_id of a conversation, and no system_prompt")
     if request.continue_ and not request.reuse:
@@ -247,6 +281,10 @@ def _check(request: GenerateTextRequest, call: Call) -> None:
 def _clashes(request: GenerateTextRequest) -> Iterator[tuple[bool, str]]:
     """What must not be sent together, each with whether it is, and what to do."""
     scores = request.prompt_logprobs is not None
+    yield (
+        scores and any(each.has_pictures for each in request.messages or ()),
+        ("prompt_logprobs of a picture do not exist: ask for them without pictures"),
+    )
     yield (
         not request.max_tokens and not scores,
         ("max_tokens is 0: ask for a token at least, or for prompt_logprobs"),

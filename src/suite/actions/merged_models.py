@@ -67,6 +67,7 @@ def merged_model(infos: Sequence[ModelInfo]) -> ModelInfo:
     return replace(
         shown,
         aliases=_every(info.aliases for info in infos),
+        log_aliases=_every(info.log_aliases for info in infos),
         loaded=any(info.loaded for info in infos),
         pinned=any(info.pinned for info in infos),
         pinned_on=_every(info.pinned_on for info in infos),

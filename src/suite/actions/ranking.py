@@ -39,7 +39,11 @@ async def rerank(node: Node, request: RerankRequest, call: Call) -> RerankReply:
         correlation_id=call.request_id,
     )
     used = UsageRecorded(
-        model_id=model.model_id, usage_type=USAGE_TYPE, node=node.name, requester=request.requester
+        model_id=model.model_id,
+        usage_type=USAGE_TYPE,
+        node=node.name,
+        requester=request.requester,
+        version=node.versions.number(model),
     )
     seq = await node.log.append(used, correlation_id=call.request_id)
     return RerankReply(

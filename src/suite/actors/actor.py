@@ -15,10 +15,12 @@ import anyio.to_thread
 import msgspec
 
 from suite import telemetry
+from suite.actors.attachments import Attachments
 from suite.actors.embeddings import Embeddings
 from suite.actors.generation import ClientGeneration, GenerationResources
 from suite.actors.metrics import SlotTurnover, StepReports
 from suite.actors.moving import Moving
+from suite.actors.pictures import Pictures
 from suite.actors.pipe import NodePipe, resident_bytes
 from suite.actors.tokens import Tokens
 from suite.bus.absence import NO_RESPONDERS
@@ -141,6 +143,7 @@ async def serve(
                     log=log,
                     engine=engine,
                     prompter=prompter,
+                    pictures=Pictures(engine, Attachments(connection, subjects, new_id), new_id),
                     grammars=Grammars(
                         spec.model_path, leave_core=leave_core, confined=spec.confinement is not None
                     ),

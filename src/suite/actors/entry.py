@@ -29,7 +29,7 @@ from suite.actors.state_key import content_of, state_key
 from suite.confinement.confinement import confine
 from suite.core_table import SharedCores
 from suite.engine.gguf.signature import Signature
-from suite.engine.llama_model import ContextSettings
+from suite.engine.llama_model import ContextSettings, DraftSettings
 from suite.engine.snapshots.folder import content_folder
 from suite.engine.snapshots.snapshots import Snapshots
 from suite.engine.thread import EngineThread
@@ -118,7 +118,17 @@ def _settings(spec: ActorSpec) -> ContextSettings:
         prompt_step_tokens=spec.prompt_step_tokens,
         max_step_seconds=spec.max_step_ms / 1000,
         slots=spec.slots,
+        projector=spec.projector,
+        speculates=spec.speculates,
+        draft=_draft(spec),
     )
+
+
+def _draft(spec: ActorSpec) -> DraftSettings | None:
+    draft = spec.draft
+    if draft is None:
+        return None
+    return DraftSettings(path=draft.model_path, flash_attention=draft.flash_attention)
 
 
 def _shared_cores(spec: ActorSpec) -> SharedCores | None:

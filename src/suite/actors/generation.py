@@ -22,6 +22,7 @@ from suite.actors.choice import PendingChoice
 from suite.actors.feed import Feed, TextDelta
 from suite.actors.metrics import timings, usage
 from suite.actors.moving import Moving
+from suite.actors.pictures import Pictures
 from suite.actors.preparation import engine_request, prepare
 from suite.actors.tracing import generating, note_answer, note_text, operation_of
 from suite.bus.absence import Absence
@@ -66,6 +67,7 @@ class GenerationResources(msgspec.Struct, frozen=True, kw_only=True):
     log: Log
     engine: EngineThread
     prompter: Prompter
+    pictures: Pictures
     grammars: Grammars
     clock: Clock
     new_seed: Callable[[], int]
@@ -86,6 +88,7 @@ class ClientGeneration:
         self._waited_ms = handover.waited_ms
         self._former_node = handover.former_node
         self._adapters = handover.adapters
+        self._version = handover.version
         self._reply = reply
         self._receipt = receipt
         self._resources = resources
@@ -165,6 +168,8 @@ class ClientGeneration:
             prompt_tokens=tokens.prompt_tokens,
             reused_tokens=tokens.reused_tokens,
             completion_tokens=tokens.completion_tokens,
+            drafted_tokens=tokens.drafted_tokens,
+            accepted_tokens=tokens.accepted_tokens,
             outcome=self._outcome,
             seq=seq,
             unsaved_tokens=_unsaved_tokens(self._generations),
@@ -226,6 +231,7 @@ class ClientGeneration:
         with self._preparing as preparing:
             if deadline is not None:
                 preparing.deadline = anyio.current_time() + deadline - resources.clock()
+            request = await resources.pictures.placed(request)
             prepared = await prepare(
                 request,
                 resources.prompter,
@@ -354,6 +360,8 @@ class ClientGeneration:
                     prompt_tokens=tokens.prompt_tokens,
                     reused_tokens=tokens.reused_tokens,
                     completion_tokens=tokens.completion_tokens,
+                    drafted_tokens=tokens.drafted_tokens or UNSET,
+                    accepted_tokens=tokens.accepted_tokens if tokens.drafted_tokens else UNSET,
                     queue_ms=times.queue_ms,
                     time_to_first_token_ms=times.time_to_first_token_ms,
                     generation_ms=times.generation_ms,
@@ -361,6 +369,7 @@ class ClientGeneration:
                     waited_ms=self._waited_ms,
                     requester=UNSET if self._request.requester is None else self._request.requester,
                     adapters=self._applied or UNSET,
+                    version=self._version or UNSET,
                 ),
                 # A generation repeated under the same id, because its outcome was unknown, counts once.
                 id=str(uuid5(NAMESPACE_OID, f"{spec.model_id}\n{self._id}")),
@@ -426,6 +435,7 @@ class ClientGeneration:
             prompt_logprobs=self._prompt_logprobs,
             model_id=self._resources.spec.model_id,
             adapters=tuple(AdapterChoice(id=each.id, scale=each.scale) for each in self._adapters),
+            version=self._version or None,
             generation_id=self._id,
             conversation_id=asked.conversation_id,
             using_kv_cache=tokens.reused_tokens > 0,

@@ -31,6 +31,8 @@ def usage(choices: Sequence[Generation]) -> Usage:
         reused_tokens=choices[0].reused_tokens,
         completion_tokens=sum(choice.completion_tokens for choice in choices),
         reasoning_tokens=sum(choice.reasoning_tokens for choice in choices),
+        drafted_tokens=sum(choice.drafted_tokens for choice in choices),
+        accepted_tokens=sum(choice.accepted_tokens for choice in choices),
     )
 
 

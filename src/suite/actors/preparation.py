@@ -7,14 +7,16 @@ so one that came first may be second in the engine's queue.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from contextlib import AsyncExitStack
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import anyio
 
 from suite.engine.adapters import NO_ADAPTERS, AdapterSet
 from suite.engine.generation import EngineRequest
 from suite.engine.grammar.grammar import Grammars, OpenGrammar
+from suite.engine.pictures.tokens import Piece
 from suite.engine.prompts.prompt import Prompter
 from suite.engine.reasoning import Reasoning
 from suite.engine.sampler import SamplingParams, sampling_params
@@ -22,6 +24,7 @@ from suite.messages.actions.generation import GenerateTextRequest
 
 SEEDS = 2**32
 """How many seeds there are; after the last comes the first."""
+_NO_PICTURES: Final[Mapping[int, Piece]] = {}
 
 
 class PreparedRequest(NamedTuple):
@@ -71,6 +74,7 @@ async def prepare(
                 deadline,
                 choice=index,
                 reasoning=prompt.reasoning,
+                pictures=prompt.pictures,
                 adapters=adapters,
             )
             for index, sampling in enumerate(samplings)
@@ -107,6 +111,7 @@ def engine_request(
     *,
     choice: int = 0,
     reasoning: Reasoning | None = None,
+    pictures: Mapping[int, Piece] = _NO_PICTURES,
     adapters: AdapterSet = NO_ADAPTERS,
 ) -> EngineRequest:
     """The request to the engine for one choice.
@@ -117,6 +122,7 @@ def engine_request(
     prompt_logprobs = request.prompt_logprobs if is_first else None
     return EngineRequest(
         prompt=prompt,
+        pictures=pictures,
         max_tokens=request.max_tokens,
         stop=(request.stop,) if isinstance(request.stop, str) else request.stop,
         sampling=sampling,
@@ -130,4 +136,5 @@ def engine_request(
         reasoning=reasoning,
         is_forgotten=request.conversation_id is not None and not is_first,
         adapters=adapters,
+        speculates=request.speculates,
     )

@@ -75,7 +75,9 @@ def rights(spec: ActorSpec, *, memory_bytes: int, environ: Mapping[str, str] = o
 
 def _read(spec: ActorSpec, environ: Mapping[str, str]) -> Iterator[str]:
     yield from (spec.model_path, *spec.model_files.paths)
-    named = (spec.chat_template, spec.nats.ca_file, spec.nats.credentials_file)
+    if spec.draft is not None:
+        yield from (spec.draft.model_path, *spec.draft.paths)
+    named = (spec.projector, spec.chat_template, spec.nats.ca_file, spec.nats.credentials_file)
     yield from filter(None, (*named, *map(environ.get, _CERTIFICATES)))
 
 

@@ -74,6 +74,8 @@ def note_answer(
             "suite.queue_ms": timings.queue_ms,
             "suite.prompt_ms": timings.prompt_ms,
             "suite.generation_ms": timings.generation_ms,
+            "suite.drafted_tokens": usage.drafted_tokens,
+            "suite.accepted_tokens": usage.accepted_tokens,
         }
     )
     if timings.time_to_first_token_ms is not None:

@@ -33,6 +33,12 @@ class Arrival(Message, frozen=True, kw_only=True):
 class Router(Protocol):
     """Finds the node that serves a request."""
 
+    def resolve(self, action: Any, request: msgspec.Struct) -> msgspec.Struct:
+        """A client's request with the model that it means, under the name that every node understands.
+
+        Raises the error for a name that means nothing any more.
+        """
+
     async def route(self, action: Any, request: msgspec.Struct, message: Message) -> bool:
         """Hand a request over to another node if that serves it better. Returns whether it did.
 

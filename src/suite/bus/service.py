@@ -73,13 +73,6 @@ def _is_for_another_node(endpoint: Endpoint[Any], message: Message) -> bool:
     return endpoint.action.route == "each" and isinstance(message, Arrival)
 
 
-def _resolved(request: msgspec.Struct, message: Message) -> msgspec.Struct:
-    """The request with the id of its model, where another node knew it by the name that the client used."""
-    if isinstance(message, Arrival) and message.model_id and hasattr(request, "model_id"):
-        return replace(request, model_id=message.model_id)
-    return request
-
-
 def _processing(endpoint: Endpoint[Any], message: Message) -> AbstractContextManager[None]:
     """The span of a request, which continues the trace of its sender."""
     begins_none = endpoint.action.is_lookup and "traceparent" not in message.headers
@@ -302,7 +295,7 @@ class Service(Generic[T]):
                 warnings = endpoint.action.shape.warnings(fields)
                 if clash is not None:
                     raise clash
-                request = _resolved(endpoint.action.shape.read(fields), message)
+                request = self._resolved(endpoint, endpoint.action.shape.read(fields), message)
                 if self._router is not None and await self._router.route(endpoint.action, request, message):
                     self._count(endpoint, time.perf_counter_ns() - began, "")
                     return
@@ -345,6 +338,14 @@ class Service(Generic[T]):
             await self._refuse(message, error, warnings, stream=stream)
         await self._end(message, is_handed_over=isinstance(reply, HandedOver))
         self._count(endpoint, time.perf_counter_ns() - began, error.code if error else "")
+
+    def _resolved(self, endpoint: Endpoint[T], request: msgspec.Struct, message: Message) -> msgspec.Struct:
+        """The request with the model that it means: as the first node that had it has found."""
+        if not isinstance(message, Arrival):
+            return request if self._router is None else self._router.resolve(endpoint.action, request)
+        if message.model_id and hasattr(request, "model_id"):
+            return replace(request, model_id=message.model_id)
+        return request
 
     async def _handle(
         self, endpoint: Endpoint[T], request: msgspec.Struct, call: Call, message: Message

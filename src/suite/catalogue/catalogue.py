@@ -27,6 +27,7 @@ from suite import data_directory
 from suite.catalogue import variants
 from suite.catalogue.digests import DigestCache, just_changed, sha256
 from suite.catalogue.directories import Directories, Listing
+from suite.catalogue.draft import with_drafts
 from suite.catalogue.files import ModelFile
 from suite.catalogue.ids import Ids
 from suite.catalogue.inspection import Inspection, part_paths, unreadable
@@ -39,7 +40,14 @@ from suite.catalogue.watch import identities, ticks
 from suite.config import FollowLinks, ModelSettings
 from suite.domain.footprint import NOTHING, Footprint
 from suite.engine.gguf.signature import Signature
-from suite.errors import ModelFileGone, ModelFileIncomplete, ModelFileInvalid, ModelNotFound, SuiteError
+from suite.errors import (
+    DraftModelUnfit,
+    ModelFileGone,
+    ModelFileIncomplete,
+    ModelFileInvalid,
+    ModelNotFound,
+    SuiteError,
+)
 
 logger = logging.getLogger("suite.catalogue")
 
@@ -161,7 +169,7 @@ class Catalogue:
         raise ModelNotFound(f"no model {id_or_alias!r}: {self._suggestion(id_or_alias)}")
 
     def canonical(self, id_or_alias: str) -> str:
-        """The id behind an alias, or of the model that a variant loads.
+        """The id behind an alias, before a version's number, or of the model that a variant loads.
 
         Any other text is returned as it is, even if there is no such model.
         """
@@ -170,9 +178,16 @@ class Catalogue:
         return id if variant is None else variant.base
 
     def meant(self, id_or_alias: str) -> str:
-        """The id or the variant behind an alias; any other text as it is."""
-        is_name = id_or_alias in self._models or id_or_alias in self._variants
-        return id_or_alias if is_name else self._aliases.get(id_or_alias, id_or_alias)
+        """The id or the variant behind an alias, or before a version's number; any other text as it is."""
+        if self._is_name(id_or_alias):
+            return id_or_alias
+        if (meant := self._aliases.get(id_or_alias)) is not None:
+            return meant
+        name, at, _ = id_or_alias.rpartition("@")
+        return name if at and name in self._models else id_or_alias
+
+    def _is_name(self, text: str) -> bool:
+        return text in self._models or text in self._variants
 
     def check_present(self, model: Model) -> Signature:
         """Check, without reading it, that a file is still the one that was inspected, or was only touched.
@@ -376,7 +391,7 @@ class Catalogue:
                 now[id] = msgspec.structs.replace(model, outage=listing.outages[id])
             elif id in listing.files and id not in now and id not in fresh:
                 now[id] = _as_it_is(model, listing.files[id])
-        self._models = dict(sorted((now | fresh).items()))
+        self._models = with_drafts(dict(sorted((now | fresh).items())))
         self._variants = variants.found(self._models, self._settings)
         self._outages, self._missing, self._scanned = listing.outages, listing.missing, True
         self._unread = {outage.path: outage.reason for outage in listing.unreadable}
@@ -387,7 +402,7 @@ class Catalogue:
     def _tell(self, listing: Listing) -> None:
         """Keep what the scan found wrong, and log what is new of it."""
         problems = outage_problems(listing.outages, listing.unreadable)
-        found = (*listing.warnings, *self._name_aliases(), *self._wrong_variants())
+        found = (*listing.warnings, *self._name_aliases(), *self._wrong_variants(), *self._unfit_drafts())
         warnings = tuple(printable(text) for text in found)
         for text in (*problems, *warnings):
             if text not in (*self._unreadable, *self.warnings):
@@ -409,6 +424,10 @@ class Catalogue:
 
     def _wrong_variants(self) -> Iterable[str]:
         return variants.problems(self._variants, self._models, self._settings)
+
+    def _unfit_drafts(self) -> tuple[str, ...]:
+        errors = (model.error for model in self._models.values())
+        return tuple(error.message for error in errors if isinstance(error, DraftModelUnfit))
 
     def _suggestion(self, asked: str) -> str:
         names = {name.casefold(): name for name in (*self._models, *self._variants, *self._aliases)}

@@ -31,6 +31,8 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
     """The program whose folder it is in; "directory" is a plain folder."""
     repository: str | None = None
     """Where that program has it from."""
+    projectors: tuple[Path, ...] = ()
+    """Files beside it that are named as projectors (mmproj), or the one that its store says is its own."""
     roots: tuple[Path, ...] = ()
     """Where its file may really be, if it is a link; besides the model directories."""
     sha256: str | None = None

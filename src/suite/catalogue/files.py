@@ -28,6 +28,8 @@ class ModelFile(msgspec.Struct, frozen=True, kw_only=True):
     entry: Entry
     parts: tuple[Path, ...] = ()
     """The files that the signature is about."""
+    projectors: tuple[Path, ...] = ()
+    """Those of its entry that are where files may be."""
     signature: Signature
     folder_device: int = 0
     """The device of the folder that it is in; 0 if that is not known."""
@@ -78,6 +80,7 @@ def look(entry: Entry, roots: Sequence[Path]) -> ModelFile:
     return ModelFile(
         entry=entry,
         parts=tuple(seen),
+        projectors=tuple(each for each in entry.projectors if _is_within(each, (*roots, *entry.roots))),
         signature=Signature(tuple(map(FileState.of, seen.values()))),
         folder_device=_device(path.parent),
         error=error,

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from suite.catalogue.entry import Entry
 from suite.catalogue.unfinished import is_control_file, target_of
-from suite.engine.gguf.names import SUFFIX, part_names, split_name
+from suite.engine.gguf.names import SUFFIX, is_projector_name, part_names, split_name
 
 
 class Store(NamedTuple):
@@ -87,8 +87,10 @@ def _models(folder: Path, names: set[str]) -> Iterator[Entry]:
             unfinished.setdefault(first, None)
         else:
             unfinished[first] = name
+    projectors = tuple(folder / name for name in sorted(filter(is_projector_name, names)))
     for first, other in unfinished.items():
         yield Entry(
+            projectors=() if is_projector_name(first) else projectors,
             ids=ids_of(plain_id(first), folder),
             path=folder / first,
             unfinished=None if other is None else folder / other,

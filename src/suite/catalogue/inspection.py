@@ -13,10 +13,12 @@ from suite.catalogue.entry import Entry
 from suite.catalogue.files import ModelFile, gone
 from suite.catalogue.kv_cache import KvCache, budget, estimated, kv_cache
 from suite.catalogue.model import Model, with_claim_checked
+from suite.catalogue.projectors import UNPAIRED, pair
 from suite.config import ModelSettings
 from suite.domain.footprint import Footprint
 from suite.engine.gguf.adapter import AdapterInfo
 from suite.engine.gguf.file import GgufInfo, describe
+from suite.engine.gguf.names import is_projector_name
 from suite.errors import (
     AdapterMismatch,
     InvalidConfiguration,
@@ -66,7 +68,7 @@ class Inspection:
                 seen = _fingerprint(file.path, info)
             except ModelFileInvalid as invalid:
                 info, error = None, invalid.copy()
-        if info is None:
+        if info is None and not is_projector_name(file.path.name):
             logger.warning("model %s cannot be loaded: %s", model_id, error)
         return self._model(model_id, file, info, error, seen, settled=True)
 
@@ -103,6 +105,7 @@ class Inspection:
             except InvalidConfiguration as invalid:
                 logger.warning("model %s cannot be loaded: %s", model_id, invalid)
                 error = invalid
+        pairing = UNPAIRED if info is None else pair(file.path, info, file.projectors, settings.projector)
         model = Model(
             model_id=model_id,
             file=file,
@@ -113,7 +116,8 @@ class Inspection:
             fingerprint=seen,
             settings=settings,
             kv_cache=cache,
-            estimate=estimated(cache, settings, info) if info and cache else None,
+            estimate=estimated(cache, settings, info, pairing.projector) if info and cache else None,
+            pairing=pairing,
         )
         return with_claim_checked(model)
 

@@ -18,6 +18,7 @@ from suite.config import DEFAULT_SLOTS, ModelSettings
 from suite.domain.footprint import Footprint
 from suite.engine.gguf.estimate import cells_of, estimate, kv_bytes_per_token, uses_flash_attention
 from suite.engine.gguf.file import GgufInfo
+from suite.engine.gguf.projector import ProjectorInfo
 from suite.errors import InvalidConfiguration
 from suite.messages.actions.status import KvCacheForm, MemoryEstimate
 from suite.units import size
@@ -89,8 +90,17 @@ def kv_cache(settings: ModelSettings, info: GgufInfo, limit_bytes: int) -> KvCac
     return msgspec.structs.replace(cache, warning=_shared(settings, info, cache, limit_bytes))
 
 
-def estimated(cache: KvCache, settings: ModelSettings, info: GgufInfo) -> MemoryEstimate:
-    """The memory of a model that is loaded with this cache."""
+def estimated(
+    cache: KvCache, settings: ModelSettings, info: GgufInfo, projector: ProjectorInfo | None = None
+) -> MemoryEstimate:
+    """The memory of a model that is loaded with this cache, and with the projector that it has."""
+    own = _estimated(cache, settings, info)
+    if projector is None:
+        return own
+    return msgspec.structs.replace(own, weights_bytes=own.weights_bytes + projector.tensor_bytes)
+
+
+def _estimated(cache: KvCache, settings: ModelSettings, info: GgufInfo) -> MemoryEstimate:
     return estimate(
         info,
         cache_tokens=cache.stream_tokens,

@@ -2,25 +2,60 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
 from suite.catalogue.files import ModelFile
 from suite.catalogue.kv_cache import KvCache, budget, smaller
 from suite.catalogue.outage import Outage
+from suite.catalogue.projectors import UNPAIRED, Pairing
 from suite.config import ModelSettings
 from suite.domain.footprint import NOTHING, Footprint
 from suite.engine.gguf.adapter import AdapterInfo
+from suite.engine.gguf.estimate import PROCESS_BYTES
 from suite.engine.gguf.file import GgufInfo
 from suite.engine.gguf.placement import place
+from suite.engine.gguf.projector import ProjectorInfo
 from suite.errors import ModelFileIncomplete, ModelFileInvalid, SuiteError
 from suite.messages.actions.status import FileState, MemoryEstimate
 from suite.messages.decisions import RAM
 
 _KEY_CHARACTERS = 16
+_encode = msgspec.json.Encoder(order="deterministic").encode
+_DEFAULTS = ModelSettings()
+_NO_OTHER_VERSION = frozenset(
+    {
+        "display_name",
+        "model_path",
+        "n_threads",
+        "prompt_step_tokens",
+        "max_step_ms",
+        "idle_timeout_seconds",
+        "keep_alive",
+        "capabilities",
+        "aliases",
+        "priority",
+        "enabled",
+    }
+)
+"""The settings with which a model is the same version: they change neither its answers nor its memory. Any
+other one, also one to come, makes another version."""
+
+
+class Draft(msgspec.Struct, frozen=True, kw_only=True):
+    """A model that is loaded with another one, to guess its next tokens."""
+
+    model_id: str
+    file: ModelFile
+    fingerprint: str
+    info: GgufInfo
+    flash_attention: bool
+    estimate: MemoryEstimate
+    """Of a process of its own, with the KV cache of the other model."""
 
 
 class Model(msgspec.Struct, frozen=True, kw_only=True):
@@ -48,6 +83,21 @@ class Model(msgspec.Struct, frozen=True, kw_only=True):
     kv_cache: KvCache | None
     """None when there is an error."""
     estimate: MemoryEstimate | None
+    draft: Draft | None = None
+    """The model that guesses its next tokens; None: none is configured, or there is an error."""
+
+    pairing: Pairing = UNPAIRED
+    """By which projector it reads pictures, or why it reads none."""
+
+    @property
+    def projector(self) -> ProjectorInfo | None:
+        """The projector by which it reads pictures; None: it reads none."""
+        return self.pairing.projector
+
+    @property
+    def reads_no_pictures(self) -> str:
+        """Why it reads no pictures."""
+        return self.pairing.lack
 
     @property
     def file_state(self) -> FileState:
@@ -81,7 +131,9 @@ class Model(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def capabilities(self) -> tuple[str, ...]:
         """The configured capabilities, or else those guessed from the file."""
-        return self.settings.capabilities or (self.info.capabilities if self.info else ())
+        if self.settings.capabilities or self.info is None:
+            return self.settings.capabilities
+        return (*self.info.capabilities, *(("vision",) if self.projector else ()))
 
     @property
     def context_tokens(self) -> int:
@@ -102,13 +154,36 @@ class Model(msgspec.Struct, frozen=True, kw_only=True):
             cache.cache_tokens,
             cache.flash_attention,
         )
-        loads = (form, settings.batch_tokens, settings.n_gpu_layers, settings.n_threads)
-        return sha256(msgspec.json.encode(loads)).hexdigest()[:_KEY_CHARACTERS]
+        projector = () if self.projector is None else (self.projector.path.name, self.projector.tensor_bytes)
+        draft = () if self.draft is None else (self.draft.fingerprint,)
+        loads = (form, settings.batch_tokens, settings.n_gpu_layers, settings.n_threads, *projector, *draft)
+        return _digest(loads)
+
+    @property
+    def version_settings(self) -> dict[str, str | int | float | bool]:
+        """Those of its settings that tell versions apart, as far as they are not the defaults (ADR 70).
+
+        They stand as they are configured, so that nodes with other memories have the same version.
+        """
+        told = {
+            name: value if isinstance(value, str | int | float) else _encode(value).decode()
+            for name, value, default in _values(self.settings)
+            if value != default and name not in _NO_OTHER_VERSION
+        }
+        long = {"chat_template": self.settings.chat_template, "parameters": self.file.entry.parameters}
+        return told | {name: _digest(value) for name, value in long.items() if value}
+
+    @property
+    def source(self) -> str:
+        """Where it is from: the program whose folder it is in, and the repository if that is known."""
+        entry = self.file.entry
+        return f"{entry.source} {entry.repository}" if entry.repository else entry.source
 
     @property
     def need_bytes(self) -> int:
         """The estimated memory of loading it where RAM is the only memory, in bytes."""
-        return self.estimate.total_bytes if self.estimate else 0
+        draft = self.draft.estimate.total_bytes - PROCESS_BYTES if self.draft else 0
+        return self.estimate.total_bytes + draft if self.estimate else 0
 
     def footprint(self, limits: Footprint) -> Footprint:
         """The estimated memory of loading it on a node with these memories."""
@@ -134,15 +209,37 @@ class Model(msgspec.Struct, frozen=True, kw_only=True):
     def _footprint(self, limits: Footprint, gpu_layers: int) -> Footprint:
         if self.estimate is None or self.info is None or self.kv_cache is None:
             return NOTHING
+        own = self._placed(self.info, self.estimate, self.kv_cache, limits, gpu_layers)
+        if self.draft is None:
+            return own
+        draft = self._placed(self.draft.info, self.draft.estimate, self.kv_cache, limits, gpu_layers)
+        return own + draft - Footprint(PROCESS_BYTES)
+
+    def _placed(
+        self, info: GgufInfo, estimate: MemoryEstimate, cache: KvCache, limits: Footprint, gpu_layers: int
+    ) -> Footprint:
         placed = place(
-            self.info,
-            self.estimate,
-            cache_tokens=self.kv_cache.stream_tokens,
+            info,
+            estimate,
+            cache_tokens=cache.stream_tokens,
             batch_tokens=self.settings.batch_tokens,
             gpu_layers=gpu_layers,
             gpus=limits.gpus,
         )
+        if self.projector is not None and (on_gpu := next((each for each in placed if each != RAM), None)):
+            placed[on_gpu] += self.projector.tensor_bytes  # in RAM, the estimate has it
         return Footprint(placed.pop(RAM), placed)
+
+
+def _digest(value: object) -> str:
+    """A short digest of what is too long to be told."""
+    return sha256(_encode(value)).hexdigest()[:_KEY_CHARACTERS]
+
+
+def _values(settings: ModelSettings) -> Iterator[tuple[str, Any, Any]]:
+    """Each setting with its default."""
+    for name in settings.__struct_fields__:
+        yield name, getattr(settings, name), getattr(_DEFAULTS, name)
 
 
 def with_claim_checked(model: Model) -> Model:
@@ -154,7 +251,9 @@ def with_claim_checked(model: Model) -> Model:
         f"{model.model_id} is damaged: its file has another SHA-256 than its name in the store says; "
         f"let {model.file.entry.source} download it again"
     )
-    return msgspec.structs.replace(model, error=error, info=None, kv_cache=None, estimate=None)
+    return msgspec.structs.replace(
+        model, error=error, info=None, kv_cache=None, estimate=None, pairing=UNPAIRED
+    )
 
 
 def with_digest_before(now: Model, before: Model | None) -> Model:

@@ -19,7 +19,7 @@ from suite.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from suite.client import Client
     from suite.messages.actions.evaluation import (
@@ -108,6 +108,11 @@ def _show(evaluations: Iterable[ModelEvaluation]) -> None:
     "evaluation_id",
     help="Id of the evaluation; logging the same id again changes nothing.  [default: a new one]",
 )
+@click.option(
+    "--version",
+    type=click.IntRange(1),
+    help="Which version of the model was evaluated.  [default: the one that it is at]",
+)
 @time_option("When it was evaluated. Default: now.")
 @client_command
 def log_evaluation(
@@ -120,6 +125,7 @@ def log_evaluation(
     latency_ms: float,
     data: Any,
     evaluation_id: str | None,
+    version: int | None,
     time: str | None,
 ) -> None:
     """Log an evaluation of MODEL in the cycle CYCLE, with the trust score TRUST from 0 to 1.
@@ -142,6 +148,7 @@ def log_evaluation(
             comparison_data=data,
             evaluation_id=evaluation_id,
             evaluation_timestamp=time,
+            version=version,
         )
 
     reply = target.run(work)
@@ -204,7 +211,7 @@ def compare(target: Target, models: tuple[str, ...]) -> None:
 _SCORES = ("trust", "trust_score", "accuracy", "f1_score", "avg_latency_ms")
 
 
-def _show_comparison(models: Iterable[ModelComparison]) -> None:
+def _show_comparison(models: Sequence[ModelComparison]) -> None:
     from suite.cli.output import table
 
     rows = []
@@ -215,6 +222,31 @@ def _show_comparison(models: Iterable[ModelComparison]) -> None:
         rows.append((each.model_name, *scores, str(each.evaluations), str(each.crashes), before))
     columns = ("trust>", "given>", "accuracy>", "f1>", "latency ms>")
     table(["model", *columns, "evaluations>", "crashes>", "cycle"], rows)
+    _show_benchmarks(models)
+
+
+def _show_benchmarks(models: Iterable[ModelComparison]) -> None:
+    """The last benchmark of each model that has one, with its fewest streams beside each other."""
+    from suite.cli.bench import interval, percent
+    from suite.cli.output import table
+
+    rows = []
+    for each in models:
+        if (result := each.benchmark) is None:
+            continue
+        speed = min(result.speed, key=lambda one: one.streams, default=None)
+        rows.append(
+            (
+                each.model_name,
+                each.benchmark_node or "",
+                percent(result.quality.accuracy) if result.quality is not None else "",
+                interval(speed.first_token_ms) if speed is not None else "",
+                interval(speed.tokens_per_second) if speed is not None else "",
+            )
+        )
+    if rows:
+        columns = ["model", "node", "accuracy>", "first token ms>", "tokens/s>"]
+        table(columns, rows, title="last benchmarks, with 95 % confidence intervals")
 
 
 def _score(value: float | None, changed: float | None) -> str:

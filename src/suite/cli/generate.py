@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import base64
+from collections.abc import Mapping, Sequence
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import click
@@ -32,6 +35,13 @@ def sampling_options(command: Callback) -> Callback:
         flag_value=False,
         default=None,
         help="Decode the whole prompt, also what is in memory: slower, and the same each time.",
+    )(command)
+    command = click.option(
+        "--no-speculation",
+        "speculation",
+        flag_value=False,
+        default=None,
+        help="Guess no tokens ahead.",
     )(command)
     for flag, kind, meaning in reversed(
         (
@@ -104,6 +114,13 @@ def request_fields(options: dict[str, Any]) -> dict[str, Any]:
     help="Send PROMPT as a message, with the model's chat template, or continue PROMPT as it is.  "
     "[default: --chat if the model has a template, else --raw]",
 )
+@click.option(
+    "--image",
+    "images",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    multiple=True,
+    help="Send this picture (PNG, JPEG, GIF, WebP, BMP) with PROMPT; may be repeated.  [default: none]",
+)
 @click.option("--conversation", help="Id of a conversation, to reuse its tokens in memory.  [default: none]")
 @click.option("--id", "generation_id", help="Id of the generation, for `suite cancel`.  [default: a new one]")
 @sampling_options
@@ -113,6 +130,7 @@ def generate(
     model: str,
     prompt: str | None,
     chat: bool | None,
+    images: tuple[Path, ...],
     conversation: str | None,
     **options: Any,
 ) -> None:
@@ -126,25 +144,47 @@ def generate(
     Examples:
       suite generate smollm2 "What is a llama?" --temperature 0
       suite generate smollm2 "Once upon a time" --raw --max-tokens 64
+      suite generate gemma-3-4b "What is this?" --image photo.jpg
       suite generate smollm2 "Who are you?" --adapter pirate --adapter poet=0.5
       cat letter.txt | suite generate smollm2 --system "Summarise the text." --json
     """
     if prompt is None or prompt == "-":
         prompt = streams.read_all()
-    answer(target, model, prompt, chat=chat, options={**options, "conversation_id": conversation})
+    if images and chat is False:
+        raise click.UsageError("--image needs a chat: leave out --raw")
+    answer(
+        target,
+        model,
+        prompt,
+        chat=chat or bool(images) or None,
+        options={**options, "conversation_id": conversation},
+        images=images,
+    )
 
 
-def answer(target: Target, model: str, prompt: str, *, chat: bool | None, options: dict[str, Any]) -> None:
+def answer(
+    target: Target,
+    model: str,
+    prompt: str,
+    *,
+    chat: bool | None,
+    options: dict[str, Any],
+    images: Sequence[Path] = (),
+) -> None:
     """Print the answer to a prompt as it is generated, or the whole reply as JSON.
 
     `chat` says whether the prompt is a message for the model's chat template; None: if the model has one.
     """
 
+    pictures = [_picture(path) for path in images]
+
     async def work(client: Client) -> GenerateTextReply:
         if chat is not None:
-            return await for_model(client, model, partial(_generated, client, target, prompt, chat, options))
+            content = _content(prompt, pictures, chat=chat)
+            return await for_model(client, model, partial(_generated, client, target, content, options))
         info = await described(client, model)
-        return await _generated(client, target, prompt, info.has_chat_template, options, info.model_id)
+        content = _content(prompt, pictures, chat=info.has_chat_template)
+        return await _generated(client, target, content, options, info.model_id)
 
     reply = target.run(work)
     if target.as_json:
@@ -153,15 +193,29 @@ def answer(target: Target, model: str, prompt: str, *, chat: bool | None, option
         json_line(reply)
 
 
+def _picture(path: Path) -> dict[str, str]:
+    """The file of a picture as a part of a message."""
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise click.FileError(str(path), error.strerror) from None
+    return {"type": "image", "data": base64.b64encode(data).decode()}
+
+
+def _content(prompt: str, pictures: Sequence[dict[str, str]], *, chat: bool) -> dict[str, Any]:
+    """The prompt as fields of the request: as a message, or as it is."""
+    if not chat or not (prompt or pictures):
+        return {"prompt": prompt}
+    content = [*pictures, {"type": "text", "text": prompt}] if pictures else prompt
+    return {"messages": [{"role": "user", "content": content}]}
+
+
 async def _generated(
-    client: Client, target: Target, prompt: str, chat: bool, options: dict[str, Any], model_id: str
+    client: Client, target: Target, content: Mapping[str, Any], options: dict[str, Any], model_id: str
 ) -> GenerateTextReply:
     """Generate; the text is printed, unless the whole reply will be."""
     from suite.cli.output import AnswerPrinter, Bar, note, text  # slow to import, and not needed for --help
 
-    content: dict[str, Any] = (
-        {"messages": [{"role": "user", "content": prompt}]} if chat and prompt else {"prompt": prompt}
-    )
     arguments = {**content, **request_fields(options)}
     if target.as_json:
         return await client.generate_text(model_id, **arguments)
@@ -186,6 +240,8 @@ def summary_line(reply: GenerateTextReply) -> str:
         f"{usage.completion_tokens} tokens ({reply.finish_reason})",
         f"prompt {usage.prompt_tokens} tokens, {usage.reused_tokens} reused",
     ]
+    if usage.drafted_tokens:
+        parts.append(f"{usage.accepted_tokens} of {usage.drafted_tokens} guesses right")
     if timings.time_to_first_token_ms is not None:
         parts.append(f"first after {duration(timings.time_to_first_token_ms)}")
     if timings.tokens_per_second is not None:

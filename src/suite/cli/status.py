@@ -214,6 +214,7 @@ def _show_one(model: ModelInfo) -> None:
         ("quantization", model.quantization or ""),
         ("context", _context(model)),
         *([("KV cache", _kv_cache(model.kv_cache, model.n_ctx))] if model.kv_cache else []),
+        ("draft model", model.draft_model or ""),
         ("chat template", "yes" if model.has_chat_template else "no"),
         ("capabilities", ", ".join(model.capabilities)),
         ("aliases", ", ".join(model.aliases)),

@@ -144,10 +144,12 @@ class Evaluations(Asking):
         comparison_data: Attachment = None,
         evaluation_id: str | None = None,
         evaluation_timestamp: Moment | None = None,
+        version: int | None = None,
     ) -> LogModelEvaluationReply:
         """Log an evaluation of a model; the trust score is 0 to 1. The same ``evaluation_id`` is stored once.
 
-        Raises Conflict when the id was used for other content.
+        ``version``: which one was evaluated; None: the one that the model is at. Raises Conflict when the id
+        was used for other content, and VersionNotFound.
         """
         request = LogModelEvaluationRequest(
             model_name=model_name,
@@ -159,6 +161,7 @@ class Evaluations(Asking):
             comparison_data=_plain(comparison_data),
             evaluation_id=evaluation_id,
             evaluation_timestamp=evaluation_timestamp,
+            version=version,
         )
         return await self._ask("log_model_evaluation", request, LogModelEvaluationReply)
 

@@ -65,6 +65,7 @@ class GenerationOptions(TypedDict, total=False):
     context_length: int | None
     continue_: bool
     reuse: bool
+    speculation: bool
     seed: int | None
     stop: str | tuple[str, ...]
     conversation_id: str | None

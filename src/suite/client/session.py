@@ -13,6 +13,8 @@ import msgspec
 from anyio.abc import TaskGroup
 
 from suite.bus.connection import Connection, Rediscover
+from suite.client.attachments import sending_files, without_pictures
+from suite.client.benchmarks import Benchmarks
 from suite.client.evaluations import Evaluations
 from suite.client.generation import (
     Generation,
@@ -27,7 +29,8 @@ from suite.client.opened_log import OpenedLog
 from suite.client.records import Records
 from suite.client.statistics import Statistics
 from suite.client.texts import Texts
-from suite.errors import GenerationExists, InvalidRequest, NodeLost, SuiteError, Unavailable
+from suite.client.versions import ModelVersions
+from suite.errors import GenerationExists, InvalidRequest, NodeLost, SuiteError, TooLarge, Unavailable
 from suite.identity import NewId
 from suite.messages.actions.base import KeepAlive
 from suite.messages.actions.chat import ChatMessage
@@ -113,11 +116,11 @@ PRELOAD_SECONDS = 600.0
 _Page = TypeVar("_Page", ListModelsReply, GetModelStatusReply)
 
 
-class Client(Evaluations, Records, Statistics, Texts, GatewayKeys):
+class Client(Evaluations, Benchmarks, Records, Statistics, Texts, GatewayKeys, ModelVersions):
     """A client of the service, connected until it is closed. Made by `connect`.
 
-    It has a method for each action; some are in `Evaluations`, `Records`, `Statistics`, `Texts` and
-    `GatewayKeys`.
+    It has a method for each action; some are in `Evaluations`, `Benchmarks`, `Records`, `Statistics`,
+    `Texts`, `GatewayKeys` and `ModelVersions`.
 
     Every method raises the service's error, as a class of `suite.errors`, and Unavailable, NoService,
     RequestTimeout or AccessDenied when the service could not be reached.
@@ -482,6 +485,18 @@ class Client(Evaluations, Records, Statistics, Texts, GatewayKeys):
         return await self._exchange_again(body, hear)
 
     async def _exchange_again(
+        self, body: Mapping[str, object], hear: Callable[[Signal], None]
+    ) -> GenerateTextReply:
+        """Request a generation; if its pictures do not fit into a message, they are sent apart."""
+        try:
+            return await self._exchange_twice(body, hear)
+        except TooLarge:
+            if (split := without_pictures(body)) is None:
+                raise
+        async with sending_files(self._connection, split.files) as inbox:
+            return await self._exchange_twice({**split.body, "attachments": inbox}, hear)
+
+    async def _exchange_twice(
         self, body: Mapping[str, object], hear: Callable[[Signal], None]
     ) -> GenerateTextReply:
         """Request a generation, and once more under the same id if its node is lost before any text came.

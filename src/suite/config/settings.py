@@ -101,6 +101,13 @@ class ModelSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     """How long running answers wait at most for their next token while a prompt is read, in milliseconds; up
     to four times as long while several are. With less, prompts are read more slowly. Where their tokens alone
     take more than half of it, prompts get as much time as they."""
+    speculation: Literal["auto", "off"] = "auto"
+    """`auto`: the next tokens of answers are guessed and checked together where that is measured to be
+    faster; the text stays what the model says. `off`: never."""
+    draft_model: str | None = None
+    """The id of a small model of the same vocabulary that guesses the next tokens. It is loaded in the same
+    process, with the same context and slots, and its memory counts for this model. Default: they are looked
+    up in the prompt and the answer so far, which needs no model."""
     idle_timeout_seconds: Seconds | None = None
     """0: never unloaded when idle. Default: the service's `idle_timeout_seconds`."""
     keep_alive: KeepAlive | None = None
@@ -120,6 +127,9 @@ class ModelSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     """Only shown in the model's status; a number, or a word such as `high`."""
     chat_template: str | None = None
     """Replaces the model's own chat template: a Jinja template, or the path of a file with one."""
+    projector: str | None = None
+    """The file of the projector (mmproj) by which it reads pictures: a path, relative to the model's folder;
+    `none`: it reads none. Default: one in its folder that is named like it and fits."""
     enabled: bool = True
     """Whether it can be used."""
 

@@ -1,21 +1,33 @@
 """Registers which node has which model file. Each model is one aggregate, written by all nodes with its file.
 
-The same content under the same id on the same node is registered once; other content registers again.
+The same content with the same settings under the same id on the same node is registered once; anything else
+registers again.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import NamedTuple, TypeAlias
 
 import msgspec
 
 from suite.messages.events import Event, ModelRegistered, ModelRemoved
 
+Settings: TypeAlias = Mapping[str, str | int | float | bool]
+
+
+class File(NamedTuple):
+    """What a node has registered."""
+
+    sha256: str
+    settings: Settings | None
+    """None: an older version did not say it."""
+
 
 class Registration(msgspec.Struct, frozen=True, kw_only=True):
-    """The state of one model: the digest that each node has registered."""
+    """The state of one model: what each node has registered."""
 
-    digests: Mapping[str, str] = {}
+    files: Mapping[str, File] = {}
 
 
 class Found(msgspec.Struct, frozen=True, kw_only=True):
@@ -32,10 +44,10 @@ class Gone(msgspec.Struct, frozen=True, kw_only=True):
 
 def decide(state: Registration, command: Found | Gone) -> ModelRegistered | ModelRemoved | None:
     """The fact to append; None if the log has it already."""
-    known = state.digests.get(command.fact.node)
+    known = state.files.get(command.fact.node)
     match command:
         case Found(fact=fact):
-            return None if known == fact.sha256 else fact
+            return None if known is not None and _says(known, fact) else fact
         case Gone(fact=fact):
             return None if known is None else fact
 
@@ -43,9 +55,14 @@ def decide(state: Registration, command: Found | Gone) -> ModelRegistered | Mode
 def evolve(state: Registration, event: Event) -> Registration:
     """The state after one event of this model."""
     match event:
-        case ModelRegistered(node=node, sha256=sha256):
-            return Registration(digests={**state.digests, node: sha256})
+        case ModelRegistered(node=node) as fact:
+            return Registration(files={**state.files, node: File(fact.sha256, fact.settings)})
         case ModelRemoved(node=node):
-            return Registration(digests={key: value for key, value in state.digests.items() if key != node})
+            return Registration(files={key: value for key, value in state.files.items() if key != node})
         case _:
             return state
+
+
+def _says(known: File, fact: ModelRegistered) -> bool:
+    """Whether the log has it already. Of a model with default settings it needs no word of them."""
+    return known.sha256 == fact.sha256 and (known.settings or {}) == (fact.settings or {})

@@ -7,6 +7,7 @@ from contextlib import AbstractContextManager
 from typing import NamedTuple, Protocol, TypeAlias
 
 from suite.engine.adapters import AdapterSet
+from suite.engine.pictures.tokens import Piece
 from suite.engine.sampler import SamplingParams
 from suite.engine.snapshots.file import Payload
 from suite.messages.logprobs import PromptToken, TokenLogprobs
@@ -126,6 +127,13 @@ class Backend(Protocol):
         """Decode a batch. Returns False, and changes nothing, when the cache has no room for it.
 
         Raises GenerationFailed; the contents of these sequences are unknown afterwards.
+        """
+
+    def decode_picture(self, sequence: int, position: int, piece: Piece) -> bool:
+        """Decode a piece of a picture from this position on, all of it or nothing.
+
+        Returns False when the cache has no room for it. Raises GenerationFailed; the contents of this
+        sequence are unknown afterwards.
         """
 
     def score(self, token: int, row: int | None, alternatives: int) -> PromptToken:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from suite.messages.actor import Buffer
 
-__all__ = ["buffers", "last_messages", "lib"]
+__all__ = ["buffers", "import_quietly", "last_messages", "lib", "messages"]
 
 _log = logging.getLogger("suite.llama")
 
@@ -33,16 +33,17 @@ _INFO, _WARNING, _ERROR, _CONTINUED = 2, 3, 4, 5  # of enum ggml_log_level
 _LEVELS = {_WARNING: logging.DEBUG, _ERROR: logging.ERROR}
 
 
-def _import_c_api() -> ModuleType:
+def import_quietly(module: str) -> ModuleType:
+    """Import a module of llama_cpp, without what the package itself imports."""
     if "llama_cpp" in sys.modules:
-        return importlib.import_module("llama_cpp.llama_cpp")
+        return importlib.import_module(module)
     spec = importlib.util.find_spec("llama_cpp")
     if spec is None:
         raise ModuleNotFoundError("llama-cpp-python is not installed")
     # A package that is never executed, for as long as its submodule is imported from it.
     sys.modules["llama_cpp"] = importlib.util.module_from_spec(spec)
     try:
-        return importlib.import_module("llama_cpp.llama_cpp")
+        return importlib.import_module(module)
     finally:
         del sys.modules["llama_cpp"]
 
@@ -50,7 +51,7 @@ def _import_c_api() -> ModuleType:
 if TYPE_CHECKING:
     from llama_cpp import llama_cpp as lib
 else:
-    lib = _import_c_api()
+    lib = import_quietly("llama_cpp.llama_cpp")
 
 
 class _Messages:
@@ -61,8 +62,8 @@ class _Messages:
         self.buffers = Buffers()
         self._level = 0
         # llama.cpp calls this for as long as the process lives, so the reference is kept here.
-        self._callback = lib.llama_log_callback(self._take)
-        lib.llama_log_set(self._callback, ctypes.c_void_p(0))
+        self.callback = lib.llama_log_callback(self._take)
+        lib.llama_log_set(self.callback, ctypes.c_void_p(0))
 
     def _take(self, level: int, text: bytes | None, _user_data: object) -> None:
         if level != _CONTINUED:

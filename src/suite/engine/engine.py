@@ -24,8 +24,10 @@ from suite.engine.scheduler import BatchShare, Lead, Run, Scheduler, batch_entri
 from suite.engine.slots import Slots
 from suite.engine.snapshots.file import Saved
 from suite.engine.snapshots.snapshots import Snapshots
+from suite.engine.speculation import Speculation
+from suite.engine.step_time import StepWork
 from suite.engine.text import visible_tokens
-from suite.errors import GenerationFailed, PromptTooLong, SuiteError
+from suite.errors import ConversationGone, GenerationFailed, PromptTooLong, SuiteError
 from suite.identity import Clock
 from suite.messages.actor import Cleared
 from suite.messages.events import Outcome
@@ -74,15 +76,18 @@ class Engine:
         max_step_seconds: float = math.inf,
         snapshots: Snapshots | None = None,
         cores: Cores | None = None,
+        speculation: Speculation | None = None,
         clock: Clock = time.perf_counter,
     ) -> None:
         """`prompt_step_tokens` is the most prompt tokens in one step while answers are being generated, and
         `max_step_seconds` how long these may wait for it.
 
         `cores` says before each step with how many threads it is computed; None: with those of the load.
+        `speculation` guesses the next tokens of answers; None: nobody does.
         """
         self._backend = backend
         self._cores = cores
+        self._speculation = speculation
         self._threads: int | None = None
         self._conversations = Conversations(backend, slots, snapshots, clock)
         self._scheduler = Scheduler(
@@ -125,11 +130,12 @@ class Engine:
         self._admit()
         self._close_gaps()
         began = self._clock()
+        self._decode_picture()
         shares = self._decode()
         self._sample_and_learn(shares)
         if self.on_step is not None and shares:
             waiting, seconds = len(self._scheduler.queued), self._stepped_at - began
-            tokens = sum(share.tokens for share in shares)
+            tokens = sum(share.rows for share in shares)
             self.on_step(StepStats(len(shares), tokens, waiting, seconds, self._threads))
         self._conversations.snapshot_idle(seconds=SNAPSHOT_DELAY_SECONDS)
 
@@ -143,6 +149,8 @@ class Engine:
         that starts later reuses any of these tokens.
         """
         cleared = self._conversations.clear(conversation_id)
+        if self._speculation is not None:
+            self._speculation.clear()
         preempted = [
             run
             for run in self._scheduler.queued
@@ -232,6 +240,8 @@ class Engine:
         self._cache_full = False
         if run.sampler is not None:
             run.sampler.close()
+        if self._speculation is not None:
+            self._speculation.end(run)
         if run.slot is not None:
             self._conversations.end(run.slot, tail=tail)
 
@@ -336,8 +346,11 @@ class Engine:
             try:
                 self._backend.use_adapters(shares[0].run.adapters)
                 self._decoding_since = self._clock()
-                if self._backend.decode(batch_entries(shares)):
-                    return shares
+                drafted = self._drafted(shares)
+                if self._backend.decode(batch_entries(drafted)):
+                    return drafted
+                if drafted is not shares and self._backend.decode(batch_entries(shares)):
+                    return shares  # nobody leaves the cache for drafts
             except SuiteError as error:
                 for share in shares:
                     self._discard(share.run, error)
@@ -345,6 +358,37 @@ class Engine:
             if not self._conversations.make_room():
                 self._free_cache()
         return ()
+
+    def _decode_picture(self) -> None:
+        """Decode a piece of a picture, of the first run that has one next: no batch may have it."""
+        while (run := self._scheduler.next_picture()) is not None and run.slot is not None:
+            piece = run.picture
+            if piece is None:
+                self._discard(run, _picture_gone())
+                return
+            self._share_cores([BatchShare(run, len(piece.tokens))])
+            try:
+                self._backend.use_adapters(run.adapters)
+                decoded = self._backend.decode_picture(run.slot.sequence, len(run.slot.tokens), piece)
+            except SuiteError as error:
+                self._discard(run, error)
+                return
+            if decoded:
+                run.slot.tokens += piece.tokens
+                del run.pending[: len(piece.tokens)]
+                return
+            if not self._conversations.make_room():
+                self._free_cache()
+
+    def _drafted(self, shares: Sequence[BatchShare]) -> Sequence[BatchShare]:
+        """The shares with guesses, where there are any: to make them counts as a part of the step."""
+        if self._speculation is None:
+            return shares
+        drafted = self._speculation.drafted(shares)
+        if any(share.drafts for share in drafted):
+            return drafted
+        self._decoding_since = self._clock()  # a draft model may have read a piece of a prompt
+        return shares
 
     def _share_cores(self, shares: Sequence[BatchShare]) -> None:
         """Compute the next batch with as many threads as it is due."""
@@ -392,14 +436,21 @@ class Engine:
         self._sample_all(shares)
         self._stepped_at = self._clock()
         if shares and not went_on and not self._in_background:
-            self._scheduler.learn(work, self._stepped_at - self._decoding_since)
+            self._learn(work, self._stepped_at - self._decoding_since)
+
+    def _learn(self, work: StepWork, seconds: float) -> None:
+        if not work.drafts:
+            self._scheduler.learn(work, seconds)
+        if not work.pieces and self._speculation is not None:
+            self._speculation.learn(work.answers, work.drafts, seconds)
 
     def _sample_all(self, shares: Sequence[BatchShare]) -> None:
         """Have every run go on from what was decoded of it."""
         row = 0
-        for run, count in shares:
+        for share in shares:
+            run = share.run
             try:
-                self._advance(run, row, count)
+                self._advance(share, row)
             except GenerationFailed as error:  # the model itself: nothing may be built on what it decoded
                 self._discard(run, error)
             except SuiteError as error:
@@ -407,17 +458,37 @@ class Engine:
             except Exception:
                 logger.exception("a generation failed")
                 self._fail(run, GenerationFailed())
-            row += count
+            row += share.rows
 
-    def _advance(self, run: Run, row: int, count: int) -> None:
-        """Record that `count` tokens were decoded, from a row of the batch on; sample when none are left."""
+    def _advance(self, share: BatchShare, row: int) -> None:
+        """Record that tokens of a run were decoded, from a row of the batch on; sample when none are left."""
+        run, count = share.run, share.tokens
         assert run.slot is not None
         scored = self._scored(run, row, count) if run.is_scored else ()
         run.slot.tokens += run.pending[:count]
         del run.pending[:count]
         run.generation.prompt_logprobs += scored
-        if not run.pending:
+        if share.drafts:
+            self._sample_drafted(run, row + count - 1, share.drafts)
+        elif not run.pending:
             self._sample(run, row + count - 1)
+
+    def _sample_drafted(self, run: Run, row: int, drafts: Sequence[int]) -> None:
+        """Sample after each draft as long as the one before it was right, and take back the others."""
+        assert run.slot is not None
+        slot, generation = run.slot, run.generation
+        generation.drafted_tokens += len(drafts)
+        try:
+            self._sample(run, row)
+            for index, token in enumerate(drafts, start=1):
+                if generation.outcome is not None or run.pending != [token]:
+                    return
+                generation.accepted_tokens += 1
+                slot.tokens.append(token)
+                run.pending.clear()
+                self._sample(run, row + index)
+        finally:
+            self._backend.truncate(slot.sequence, len(slot.tokens))
 
     def _scored(self, run: Run, row: int, count: int) -> list[PromptToken]:
         """The log probabilities of the prompt's tokens that follow those just decoded, and have none yet.
@@ -445,6 +516,8 @@ class Engine:
         token = run.sampler.sample(row, run.answer.exempt)
         generation.token_sampled()
         run.prefilled = True
+        if self._speculation is not None:
+            self._speculation.observe(run, token)
         if vocabulary.is_eog(token):
             self._end(run, "stop")
             return
@@ -461,3 +534,9 @@ class Engine:
             self._end(run, "length")
         elif len(run.slot.tokens) >= self._backend.context_tokens:
             self._end(run, "context_full")
+
+
+def _picture_gone() -> ConversationGone:
+    return ConversationGone(
+        "a picture of the conversation would have to be read again: send all of it, without continue"
+    )

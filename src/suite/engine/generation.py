@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import msgspec
 
 from suite.engine.adapters import NO_ADAPTERS, AdapterSet
+from suite.engine.pictures.tokens import Piece
 from suite.engine.reasoning import Reasoning
 from suite.engine.sampler import SamplingParams
 from suite.identity import Clock
@@ -16,6 +19,8 @@ class EngineRequest(msgspec.Struct, frozen=True, kw_only=True):
     """A request to the engine to generate text, with the prompt as tokens."""
 
     prompt: list[int]
+    pictures: Mapping[int, Piece] = {}
+    """The pieces of pictures in the prompt, by the first of the tokens that stand for each."""
     max_tokens: int
     stop: tuple[str, ...]
     sampling: SamplingParams
@@ -39,6 +44,8 @@ class EngineRequest(msgspec.Struct, frozen=True, kw_only=True):
     """Whether nothing of it is kept when it ends, nor reused by others before."""
     adapters: AdapterSet = NO_ADAPTERS
     """What the model is computed with."""
+    speculates: bool = True
+    """Whether its next tokens may be guessed, which changes the shape of batches."""
 
 
 class Generation:
@@ -56,6 +63,10 @@ class Generation:
         """Tokens sampled, not counting the one that ends the answer."""
         self.reasoning_tokens = 0
         """How many of these are reasoning."""
+        self.drafted_tokens = 0
+        """Guesses of its tokens that were decoded."""
+        self.accepted_tokens = 0
+        """How many of these were right."""
         self.started_at: float | None = None
         self.first_token_at: float | None = None
         self.ended_at: float | None = None

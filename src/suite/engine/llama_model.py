@@ -11,8 +11,10 @@ copied and truncated correctly. The price is the memory of a full-size cache.
 from __future__ import annotations
 
 import ctypes
+import logging
 import math
 from collections.abc import Callable, Collection, Sequence
+from pathlib import Path
 
 import msgspec
 
@@ -20,6 +22,8 @@ from suite.engine.adapters import AdapterSet
 from suite.engine.backend import BatchEntry, Cores
 from suite.engine.bindings import buffers, last_messages, lib
 from suite.engine.loaded_adapters import LoadedAdapters
+from suite.engine.pictures.projector import Projector
+from suite.engine.pictures.tokens import Piece
 from suite.engine.sampler import Sampler, SamplingParams
 from suite.engine.snapshots.file import Payload, uninitialised
 from suite.engine.vocabulary import Vocabulary
@@ -28,11 +32,20 @@ from suite.messages.actions.status import KvCacheForm
 from suite.messages.actor import Buffer
 from suite.messages.logprobs import PromptToken, TokenLogprobs
 
+_log = logging.getLogger("suite.engine")
+
 SCORED_BYTES = 32 << 20
 """The most memory for the logits of prompts in one step. llama.cpp has them twice, and keeps the room."""
 _MICRO_BATCH = 512
 """llama.cpp's `n_ubatch`, in tokens: more costs memory and gains nothing on a CPU."""
 _LOGIT_BYTES = 4
+
+
+class DraftSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """The model that guesses the next tokens of another one; all else is as of that."""
+
+    path: str
+    flash_attention: bool = True
 
 
 class ContextSettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -57,6 +70,12 @@ class ContextSettings(msgspec.Struct, frozen=True, kw_only=True):
     """The share of each GPU in these layers; empty: llama.cpp divides them by the memory that is free."""
     threads: int
     slots: int
+    projector: str | None = None
+    """The path of the projector (mmproj) by which it reads pictures; None: it reads none."""
+    speculates: bool = False
+    """Whether the next tokens of answers are guessed where that is faster."""
+    draft: DraftSettings | None = None
+    """The model that guesses them; None: they are looked up in the prompt and the answer so far."""
 
 
 class LlamaModel:
@@ -79,6 +98,10 @@ class LlamaModel:
         """What llama.cpp has allocated for it, as far as that is known."""
         self._batch = _Batch(settings.batch_tokens, settings.slots)
         self._threads = settings.threads
+        self.projector: Projector | None = None
+        """What makes embeddings of pictures; None: it reads none."""
+        self.reads_no_pictures = "it has no projector (mmproj)"
+        """Why it reads no pictures, if it reads none."""
         self._adapters = LoadedAdapters(model, context)
 
     @property
@@ -152,6 +175,8 @@ class LlamaModel:
         if cores is not None:
             loaded.use_threads(cores.due(reading=True, priority=0))
         loaded._warm_up()
+        if settings.projector is not None:
+            loaded._open_projector(Path(settings.projector))
         loaded.buffers = buffers()
         last_messages()  # what it said about the file explains no later error
         return loaded
@@ -163,6 +188,26 @@ class LlamaModel:
         lib.llama_set_warmup(self.context, False)
         self._token_bytes = lib.llama_state_seq_get_size(self.context, 0)
         lib.llama_memory_clear(self._memory, False)
+
+    def _open_projector(self, path: Path) -> None:
+        """Load the projector. One that cannot be used is told to whoever sends a picture."""
+        try:
+            self.projector = Projector(
+                path,
+                model=self._model,
+                context=self.context,
+                threads=self.settings.threads,
+                use_gpu=_on_gpu(self.settings),
+                batch_tokens=min(self.settings.batch_tokens, _MICRO_BATCH),
+            )
+        except (LoadFailed, OSError) as error:
+            self.reads_no_pictures = str(error)
+            _log.warning("the model reads no pictures: %s", error)
+
+    @property
+    def threads(self) -> int:
+        """With how many threads it computes now."""
+        return self._threads
 
     def use_threads(self, threads: int) -> None:
         """Compute with this many threads from now on."""
@@ -185,6 +230,19 @@ class LlamaModel:
             self._copies_pending = False
             return result == 0
         raise GenerationFailed(f"llama.cpp could not decode (code {result}): {last_messages()}".rstrip(": "))
+
+    def decode_picture(self, sequence: int, position: int, piece: Piece) -> bool:
+        """Decode a piece of a picture from this position on, all of it or nothing.
+
+        Returns False when the KV cache has no room for it. Raises GenerationFailed; the contents of this
+        sequence are unknown afterwards.
+        """
+        assert self.projector is not None, "no picture was encoded without one"
+        if self.projector.decode(sequence, position, piece):
+            self._copies_pending = False
+            return True
+        lib.llama_memory_seq_rm(self._memory, sequence, position, -1)
+        return False
 
     def score(self, token: int, row: int | None, alternatives: int) -> PromptToken:
         """The log probability of a token by the logits of this row of the last batch, and the likeliest ones.
@@ -367,6 +425,8 @@ class LlamaModel:
 
     def free(self) -> None:
         """Free model and context. Nothing of it may be used afterwards."""
+        if self.projector is not None:
+            self.projector.free()
         lib.llama_free(self.context)
         lib.llama_model_free(self._model)
 

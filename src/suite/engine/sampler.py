@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from suite.engine.bindings import lib
+from suite.engine.pictures.tokens import is_stand_in
 from suite.engine.vocabulary import Vocabulary
 from suite.errors import InvalidRequest, InvalidSchema
 from suite.messages.actions.generation import GenerateTextRequest
@@ -131,7 +132,8 @@ class Sampler:
         """Count the prompt's last tokens for the repetition penalties."""
         if self._penalizes:
             for token in prompt[-self._sampling.penalty_last_n :]:
-                self._count(token)
+                if not is_stand_in(token):
+                    self._count(token)
 
     def sample(self, context: int, row: int = -1, exempt: Collection[int] | None = ()) -> int:
         """Sample the next token from the logits of one row of the last batch; -1 is its last row.

@@ -23,6 +23,8 @@ from suite.engine.adapters import AdapterSet, AdapterTurns
 from suite.engine.backend import BatchEntry, TokenSampler
 from suite.engine.generation import Generation
 from suite.engine.listener import Listener
+from suite.engine.pictures.tokens import Piece as PicturePiece
+from suite.engine.pictures.tokens import is_stand_in, text_ahead
 from suite.engine.reasoning import AnswerStream
 from suite.engine.slots import Slot, common_prefix
 from suite.engine.step_time import Piece, StepTime, StepWork
@@ -57,6 +59,24 @@ class Run:
         self.rank = (now - PRIORITY_SECONDS * request.priority, arrival)
 
     @property
+    def is_at_picture(self) -> bool:
+        """Whether a picture is to be decoded next, which goes without a batch."""
+        return bool(self.pending) and is_stand_in(self.pending[0])
+
+    @property
+    def picture(self) -> PicturePiece | None:
+        """The piece of a picture that is to be decoded next; None if it is not known any more."""
+        piece = self.generation.request.pictures.get(self.pending[0])
+        is_next = piece is not None and tuple(self.pending[: len(piece.tokens)]) == piece.tokens
+        return piece if is_next else None
+
+    @property
+    def text_ahead(self) -> int:
+        """How many tokens are to be decoded before the next picture."""
+        has_pictures = self.generation.request.pictures or self.generation.request.continues
+        return text_ahead(self.pending) if has_pictures else len(self.pending)
+
+    @property
     def adapters(self) -> AdapterSet:
         """What it is computed with."""
         return self.generation.request.adapters
@@ -82,10 +102,18 @@ class Lead(NamedTuple):
 
 
 class BatchShare(NamedTuple):
-    """The number of tokens that one run has in a batch."""
+    """What one run has in a batch."""
 
     run: Run
     tokens: int
+    """How many of its tokens."""
+    drafts: Sequence[int] = ()
+    """Guesses of what follows these: the logits after each are wanted."""
+
+    @property
+    def rows(self) -> int:
+        """How many tokens of the batch are its own."""
+        return self.tokens + len(self.drafts)
 
     @property
     def samples(self) -> bool:
@@ -259,6 +287,10 @@ class Scheduler:
         key = self._turns.next((run.adapters.key for run in self.running), now)
         return [run for run in self.running if run.adapters.key == key]
 
+    def next_picture(self) -> Run | None:
+        """The first of the runs that have a picture to be decoded next."""
+        return next((run for run in self.running if run.is_at_picture), None)
+
     def learn(self, work: StepWork, seconds: float) -> None:
         """Take account of how long a step took."""
         self._step_time.learn(work, seconds)
@@ -286,7 +318,7 @@ class Scheduler:
         urgency = {
             run: min(_rank(each) for each in (run, *followers.get(run, ())))
             for run in running
-            if not run.prefilled
+            if not run.prefilled and not run.is_at_picture
         }
         pieces: list[BatchShare] = []
         scored = self._scored_tokens
@@ -295,7 +327,7 @@ class Scheduler:
             position = 0 if run.slot is None else len(run.slot.tokens)
             fitting = max(self._step_time.tokens_within(seconds, position), 0 if pieces else 1)
             led = followers.get(run, ())
-            tokens = min(room, fitting, len(run.pending), _longest_piece(run, led))
+            tokens = min(room, fitting, run.text_ahead, _longest_piece(run, led))
             if tokens <= 0 or urgency[run] > last:
                 break
             if run.is_scored:
@@ -341,7 +373,8 @@ def step_work(shares: Sequence[BatchShare]) -> StepWork:
     """What a batch consists of, before it is decoded."""
     prompts = [share for share in shares if not share.run.prefilled]
     pieces = [Piece(len(share.run.slot.tokens), share.tokens) for share in prompts if share.run.slot]
-    return StepWork(len(shares) - len(prompts), pieces)
+    drafts = sum(len(share.drafts) for share in shares)
+    return StepWork(len(shares) - len(prompts), pieces, drafts)
 
 
 def batch_entries(shares: Sequence[BatchShare]) -> list[BatchEntry]:
@@ -350,7 +383,8 @@ def batch_entries(shares: Sequence[BatchShare]) -> list[BatchEntry]:
     for share in shares:
         slot = share.run.slot
         assert slot is not None, "only what has a slot is in a batch"
-        tokens = share.run.pending[: share.tokens]
-        entry = BatchEntry(slot.sequence, tokens, len(slot.tokens), share.samples, share.run.is_scored)
+        tokens = [*share.run.pending[: share.tokens], *share.drafts]
+        is_scored = bool(share.drafts) or share.run.is_scored
+        entry = BatchEntry(slot.sequence, tokens, len(slot.tokens), share.samples, is_scored)
         batch.append(entry)
     return batch

@@ -30,10 +30,11 @@ class Piece(NamedTuple):
 
 
 class StepWork(NamedTuple):
-    """What is decoded in a step: a token for each of some answers, and pieces of prompts."""
+    """What is decoded in a step: a token for each of some answers, drafts, and pieces of prompts."""
 
     answers: int
     pieces: Sequence[Piece]
+    drafts: int = 0
 
 
 class StepTime:
@@ -69,9 +70,9 @@ class StepTime:
 
     def learn(self, work: StepWork, seconds: float) -> None:
         """Take account of how long a step took."""
-        answers, pieces = work
+        answers, pieces = work.answers, work.pieces
         if not pieces:
-            self._answers.put(answers, _moved(self._answers.get(answers), seconds))
+            self._answers.put(answers, moved(self._answers.get(answers), seconds))
         elif answers and self._answers.get(answers) is None:
             # With nothing to compare, prompts take as long as answers.
             prompts = self.prompts(pieces) if self._token else seconds / 2
@@ -100,13 +101,13 @@ class StepTime:
         """Nothing says whether answers or prompts took longer than was thought: both did."""
         factor = seconds / (self.answers(work.answers) + self.prompts(work.pieces))
         if work.answers:
-            self._answers.scale(_moved(1.0, factor))
+            self._answers.scale(moved(1.0, factor))
         self._move_prompts(work.pieces, factor)
 
     def _move_prompts(self, pieces: Sequence[Piece], factor: float) -> None:
         for number in {_range(piece) for piece in pieces}:
             known = self._per_token(number)
-            self._token.put(number, _moved(known, known * factor))
+            self._token.put(number, moved(known, known * factor))
 
     def _per_token(self, number: int) -> float:
         """Seconds for each token of a prompt in a range of positions."""
@@ -162,7 +163,8 @@ def _between(least: float, value: float, most: float) -> float:
     return min(max(value, least), most)
 
 
-def _moved(known: float | None, measured: float) -> float:
+def moved(known: float | None, measured: float) -> float:
+    """An estimate after what was measured now: moved towards that, as far as one measurement is trusted."""
     if known is None:
         return max(measured, _LEAST_SECONDS)
     limited = _between(known / _OUTLIER, measured, known * _OUTLIER)

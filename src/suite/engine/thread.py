@@ -18,12 +18,16 @@ from typing import NoReturn, TypeAlias, TypeVar
 
 from suite.engine.backend import Cores
 from suite.engine.conversations import SNAPSHOT_DELAY_SECONDS
+from suite.engine.draft_model import ModelDrafter, load_draft
 from suite.engine.engine import Engine, OnStep
 from suite.engine.generation import Generation
 from suite.engine.listener import Listener
 from suite.engine.llama_model import ContextSettings, LlamaModel
+from suite.engine.lookup import LookupDrafter
+from suite.engine.payoff import Payoff
 from suite.engine.slots import Slots
 from suite.engine.snapshots.snapshots import Snapshots
+from suite.engine.speculation import Speculation
 from suite.errors import LoadFailed, SuiteError
 from suite.messages.actor import Cleared
 
@@ -153,8 +157,18 @@ class EngineThread:
             max_step_seconds=self._settings.max_step_seconds,
             snapshots=self._make_snapshots(),
             cores=self.cores,
+            speculation=self._speculation(model) if self._settings.speculates else None,
         )
         return model, engine
+
+    def _speculation(self, model: LlamaModel) -> Speculation:
+        """Raises DraftModelUnfit."""
+        payoff = Payoff(self._settings.max_step_seconds)
+        if self._settings.draft is None:
+            return Speculation(model, LookupDrafter(), payoff)
+        draft = load_draft(self._settings.draft, model)
+        model.buffers = draft.buffers  # of both
+        return Speculation(model, ModelDrafter(draft, model), payoff)
 
     def _serve(self, model: LlamaModel, engine: Engine) -> NoReturn:
         while True:

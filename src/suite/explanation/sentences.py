@@ -1,4 +1,4 @@
-"""One event about memory, in sentences::
+"""One event about memory or a benchmark, in sentences::
 
     sentences(recorded)   # ("smollm2 began to load on box1 because a request needed it.", ...)
 
@@ -15,12 +15,22 @@ from suite.domain.breaker import failed_with
 from suite.domain.incidents import incident
 from suite.domain.sizes import ready_bytes
 from suite.errors import LoadCancelled
-from suite.explanation import bets
+from suite.explanation import benchmarks, bets, promotions
 from suite.explanation import decision as decisions
-from suite.explanation.words import counted, listed, moment, span
+from suite.explanation.words import asked, counted, listed, moment, span
 from suite.messages.decisions import RAM, Decision
 from suite.messages.envelope import Recorded
 from suite.messages.events import (
+    AliasEvent,
+    AliasRemoved,
+    AliasSet,
+    BenchmarkCancelled,
+    BenchmarkEvent,
+    BenchmarkFailed,
+    BenchmarkFinished,
+    BenchmarkProgressed,
+    BenchmarkStarted,
+    CanaryStarted,
     Event,
     InstanceCrashed,
     InstanceGrew,
@@ -41,7 +51,11 @@ from suite.messages.events import (
     NodeStopped,
     PredictionMade,
     PredictionSettled,
+    Promoted,
+    PromotionStarted,
+    PromotionStopped,
     RequestsRefused,
+    TakenBack,
     WaitEnded,
     WaitStarted,
 )
@@ -69,12 +83,24 @@ FACTS: tuple[type[Event], ...] = (
     PredictionSettled,
     NodeDraining,
     NodeResumed,
+    BenchmarkStarted,
+    BenchmarkProgressed,
+    BenchmarkFinished,
+    BenchmarkFailed,
+    BenchmarkCancelled,
+    AliasSet,
+    AliasRemoved,
+    PromotionStarted,
+    CanaryStarted,
+    Promoted,
+    PromotionStopped,
+    TakenBack,
 )
 """The events that are explained."""
 
 
 def sentences(recorded: Recorded, cause: Recorded | None = None) -> tuple[str, ...]:
-    """What happened and why; empty for an event that says nothing about memory.
+    """What happened and why; empty for an event that says nothing about memory or benchmarks.
 
     `cause` is the event with the decision that this one carries out, for what was evicted.
     """
@@ -127,17 +153,21 @@ def _sentences(event: Event, time: datetime, cause: Recorded | None) -> Iterator
             yield from bets.made(event)
         case PredictionSettled():
             yield bets.settled(event)
+        case BenchmarkEvent():
+            yield from benchmarks.sentences(event)
+        case AliasEvent():
+            yield from promotions.told(event)
         case NodeStarted():
             yield f"The service on {event.node} started."
         case NodeStopped():
             yield f"The service on {event.node} stopped."
         case NodeDraining():
             yield (
-                f"{event.node} is being drained{_asked(event.requested_by)}: it gets no new work "
+                f"{event.node} is being drained{asked(event.requested_by)}: it gets no new work "
                 "that another node can do."
             )
         case NodeResumed():
-            yield f"{event.node} takes work again{_asked(event.requested_by)}: it is not drained any more."
+            yield f"{event.node} takes work again{asked(event.requested_by)}: it is not drained any more."
         case NodeLost():
             yield f"The service on {event.node} ended without a stop, as {event.observer} noticed."
 
@@ -152,10 +182,6 @@ def _loaded(event: InstanceLoaded) -> str:
     if event.estimated_bytes:
         taken += f", and {size(event.estimated_bytes)} had been estimated"
     return f"{event.model_id} was loaded on {event.node} in {span(event.load_ms / 1000)}: {taken}."
-
-
-def _asked(requested_by: str) -> str:
-    return f", as {requested_by} asked" if requested_by else ""
 
 
 def _by_gpu(gpus: Mapping[str, int]) -> str:

@@ -25,6 +25,11 @@ def counted(count: int, one: str, many: str | None = None) -> str:
     return f"{count:,} {one if count == 1 else many or f'{one}s'}"
 
 
+def asked(requested_by: str) -> str:
+    """``, as ci asked``; empty if it is not known who did."""
+    return f", as {requested_by} asked" if requested_by else ""
+
+
 def moment(time: datetime) -> str:
     """A time in a sentence."""
     return time.astimezone(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")

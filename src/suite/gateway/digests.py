@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from typing import Final
+from typing import Final, NamedTuple
 
 import anyio
 
@@ -16,6 +16,15 @@ logger = logging.getLogger("suite.gateway")
 
 FRESH_SECONDS: Final = 10.0
 """How old what is known may be before it is asked for again."""
+
+
+class Named(NamedTuple):
+    """What a name in a request means."""
+
+    model_id: str
+    asked: str
+    """What the service is to be asked for: the id, or the name if it may mean another model the next time, as
+    an alias does to which a version is being promoted."""
 
 
 class Digests:
@@ -38,16 +47,19 @@ class Digests:
             self._wanted.set()
         return self._known.get(model)
 
-    async def id_of(self, name: str) -> str | None:
-        """The id of the model with this id or alias; None: there is none. Raises the service's errors."""
+    async def named(self, name: str) -> Named | None:
+        """The model that a name means; None: there is none. Raises the service's errors."""
         if name in self._ids and self._told is not None and self._clock() - self._told < FRESH_SECONDS:
-            return self._ids[name]
+            return Named(self._ids[name], self._ids[name])
         self._wanted.set()
         try:
             model = (await self._client.get_model_status(name)).model
         except ModelNotFound:
             return None
-        return None if model is None else model.model_id
+        if model is None:
+            return None
+        is_fixed = name in (model.model_id, *model.aliases) and name not in model.log_aliases
+        return Named(model.model_id, model.model_id if is_fixed else name)
 
     async def run(self) -> None:
         """Ask whenever what is known is too old for an answer."""
@@ -63,11 +75,12 @@ class Digests:
     async def _ask(self) -> None:
         began = self._clock()
         infos = (await self._client.list_models()).models
-        claims = Counter(alias for info in infos for alias in info.aliases)
+        aliases = {info.model_id: set(info.aliases) - set(info.log_aliases) for info in infos}
+        claims = Counter(alias for each in aliases.values() for alias in each)
         ids: dict[str, str] = {}
         digests: dict[str, str] = {}
         for info in infos:
-            names = (*(each for each in info.aliases if claims[each] == 1), info.model_id)
+            names = (*(each for each in aliases[info.model_id] if claims[each] == 1), info.model_id)
             ids |= dict.fromkeys(names, info.model_id)
             digest = info.sha256 if info.instance is None else info.instance.sha256 or info.sha256
             if digest is not None:

@@ -120,7 +120,7 @@ class Gateway:
             self.access.check_admin(requester, wish)
 
     async def resolve(self, requester: str | None, name: str) -> str:
-        """The id of the model that a requester asks for; without keys, the service finds out what it means.
+        """What the service is asked for when a requester asks for a model: its id, or what the service says.
 
         A requester learns nothing about models that it may not use: an alias of one of them means nothing.
         Raises ModelNotFound, KeyNotPermitted.
@@ -128,14 +128,14 @@ class Gateway:
         if requester is None:
             return name
         try:
-            model_id = await self.digests.id_of(name)
+            named = await self.digests.named(name)
         except SuiteError:
             self.access.check_model(requester, name)
             raise
-        if model_id is None or not self.access.shows(requester, model_id):
+        if named is None or not self.access.shows(requester, named.model_id):
             self.access.check_model(requester, name)
             raise ModelNotFound(f"no model {name[:255]!r}: GET /v1/models lists those that this key may use")
-        return model_id
+        return named.asked
 
     async def models(self, requester: str | None) -> list[ModelInfo]:
         """The models that a requester may know of."""

@@ -69,6 +69,15 @@ class CoreSeat(msgspec.Struct, frozen=True, kw_only=True):
     """The most threads for this model; None: as many as there are cores."""
 
 
+class DraftSpec(msgspec.Struct, frozen=True, kw_only=True):
+    """A model that guesses the next tokens of another one, in its process."""
+
+    model_path: str
+    paths: tuple[str, ...]
+    """Of all its files."""
+    flash_attention: bool = True
+
+
 class ConfinementSpec(msgspec.Struct, frozen=True, kw_only=True):
     """How a model's process is to be confined."""
 
@@ -93,6 +102,10 @@ class ActorSpec(msgspec.Struct, frozen=True, kw_only=True):
     batch_tokens: int
     prompt_step_tokens: int
     max_step_ms: int
+    speculates: bool = True
+    """Whether the next tokens of answers are guessed where that is faster."""
+    draft: DraftSpec | None = None
+    """What guesses them; None: they are looked up in the prompt and the answer so far."""
     gpu_layers: int
     tensor_split: tuple[float, ...] = ()
     """The share of each GPU in the layers that are put on GPUs; empty: llama.cpp divides them."""
@@ -116,6 +129,8 @@ class ActorSpec(msgspec.Struct, frozen=True, kw_only=True):
     """None: it computes with its ``threads``, whatever other models do."""
     chat_template: str | None = None
     """Replaces the model's own: the text of a template, or the path of a file with one."""
+    projector: str | None = None
+    """The path of the projector (mmproj) by which it reads pictures; None: it reads none."""
     confinement: ConfinementSpec | None = None
     """None: it keeps every right of its node's user."""
     adapters: str | None = None
@@ -188,6 +203,8 @@ class Finished(Report, frozen=True, kw_only=True, tag="finished"):
     prompt_tokens: int
     reused_tokens: int
     completion_tokens: int
+    drafted_tokens: int = 0
+    accepted_tokens: int = 0
     outcome: Outcome
     seq: int | None
     """The sequence of its event; None when it could not be appended."""
@@ -254,6 +271,8 @@ class Handover(msgspec.Struct, frozen=True, kw_only=True):
     """The node that has had its conversation until now; empty if that is this one, or not known."""
     adapters: tuple[AdapterFile, ...] = ()
     """What its model is computed with."""
+    version: int = 0
+    """Which version of the model the actor has, by number; 0: not known."""
 
 
 class ActorReply(msgspec.Struct, frozen=True, kw_only=True):

@@ -19,6 +19,7 @@ SIGNALS: Mapping[str, tuple[type[signals.Signal], ...]] = {
     "rebuild_projection": (signals.Folded, signals.Heartbeat),
     "drain_node": (signals.Draining, signals.Heartbeat),
     "push_model": (signals.Copying, signals.Heartbeat),
+    "run_benchmark": (signals.Benchmarking, signals.Heartbeat),
     "generate_text": (signals.Accepted, signals.Progress, signals.Chunk, signals.Heartbeat),
 }
 """The signals that an action with ``stream: true`` sends before its reply."""

@@ -15,7 +15,16 @@ from typing import Annotated, ClassVar, Literal, TypeAlias, TypeVar
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
+from suite.messages.benchmarks import (
+    AnswerSample,
+    BenchmarkResult,
+    BrokenLine,
+    LoadSample,
+    NumberedQuestion,
+    RoundSample,
+)
 from suite.messages.decisions import Decision
+from suite.messages.promotion import Finding, Gates, TakeBackReason
 
 
 class Event(msgspec.Struct, frozen=True, kw_only=True):
@@ -131,8 +140,11 @@ class ModelEvent(Event, frozen=True, kw_only=True):
 
 
 @event("model", "registered")
-class ModelRegistered(ModelEvent, frozen=True, kw_only=True):
-    """A node found this file under this id; it is new or has other content than before."""
+class ModelRegistered(ModelEvent, frozen=True, kw_only=True, omit_defaults=True):
+    """A node found this file under this id; it is new, or has other content or settings than before.
+
+    Each content with each settings is a version of the model, numbered in the order of the log (ADR 70).
+    """
 
     node: str
     file_name: str
@@ -142,6 +154,12 @@ class ModelRegistered(ModelEvent, frozen=True, kw_only=True):
     parameters: int
     quantization: str
     trained_context_tokens: int
+    settings: dict[str, str | int | float | bool] | None = None
+    """The settings that tell versions apart, as far as they are not the defaults; a chat template as its
+    digest. None in events of versions that did not say it."""
+    source: str = ""
+    """Where it is from: the program whose folder it is in, and the repository if that is known. Empty in
+    events of versions that did not say it."""
 
 
 @event("model", "removed")
@@ -235,6 +253,8 @@ class InstanceLoadStarted(InstanceEvent, frozen=True, kw_only=True, omit_default
     settings_key: str = ""
     """A short digest of those of its settings that change how it loads or what memory it takes; empty in
     events of versions that did not know it."""
+    version: int = 0
+    """Which version of the model it is, by number; 0: not known, or not yet."""
     decision: Decision | None = None
     """What was weighed, and what would have changed it. None in events of versions that did not say it."""
 
@@ -275,6 +295,8 @@ class InstanceLoaded(InstanceEvent, frozen=True, kw_only=True, omit_defaults=Tru
     """The SHA-256 of the files that it has loaded; empty if it is not known."""
     settings_key: str = ""
     """As in the start of the load."""
+    version: int = 0
+    """Which version of the model it is, by number; 0: not known, or not yet."""
 
 
 LoadFailureReason = Literal["out_of_memory", "not_started"]
@@ -342,6 +364,8 @@ class InstanceCrashed(InstanceEvent, frozen=True, kw_only=True, omit_defaults=Tr
 
     exit_code: int
     generations: int
+    version: int = 0
+    """Which version of the model it was, by number; 0: not known."""
     reason: CrashReason | None = None
     """`out_of_memory`: the kernel killed it for lack of memory. None: not known."""
     peak_bytes: int = 0
@@ -442,6 +466,12 @@ class Generated(Event, frozen=True, kw_only=True):
     """For whom, such as the id of an API key; left out if the request did not say."""
     adapters: tuple[AppliedAdapter, ...] | UnsetType = UNSET
     """What the model was computed with; left out if it was the model alone."""
+    version: int | UnsetType = UNSET
+    """Which version of the model answered, by number; left out if it is not known."""
+    drafted_tokens: int | UnsetType = UNSET
+    """Tokens that were guessed, and checked together with those before them; left out if none were."""
+    accepted_tokens: int | UnsetType = UNSET
+    """How many of these guesses were right; left out if there were none."""
 
     @property
     def ids(self) -> tuple[str, ...]:  # noqa: D102 - as the base says
@@ -457,6 +487,8 @@ class UsageRecorded(Event, frozen=True, kw_only=True, omit_defaults=True):
     conversation_id: str | None = None
     node: str = ""
     """Whose model made the embeddings; empty: a client reported the use."""
+    version: int = 0
+    """Which version of the model made them, by number; 0: not known."""
     requester: str | None = None
     """For whom, such as the id of an API key; null if the request did not say."""
 
@@ -584,6 +616,8 @@ class EvaluationLogged(EvaluationEvent, frozen=True, kw_only=True):
     evaluation_timestamp: datetime
     comparison_data: str | None = None
     """Additional data from the evaluator: a text, or an object as JSON."""
+    version: int | UnsetType = UNSET
+    """Which version of the model was evaluated, by number; left out if it is not known."""
 
 
 @event("evaluation", "retracted")
@@ -591,6 +625,203 @@ class EvaluationRetracted(EvaluationEvent, frozen=True, kw_only=True):
     """An evaluation was wrong and no longer counts."""
 
     reason: str | None = None
+
+
+# --- benchmark --------------------------------------------------------------------------------------------
+
+
+class BenchmarkEvent(Event, frozen=True, kw_only=True):
+    """A fact about one benchmark: a job of one node, which goes on with it after a restart (ADR 72)."""
+
+    benchmark_id: str
+    model_id: str
+
+    @property
+    def ids(self) -> tuple[str, ...]:  # noqa: D102 - as the base says
+        return (self.benchmark_id,)
+
+
+@event("benchmark", "started")
+class BenchmarkStarted(BenchmarkEvent, frozen=True, kw_only=True, omit_defaults=True):
+    """Somebody wants a benchmark; the node runs it when it has finished those that came before."""
+
+    node: str
+    content: str
+    """The SHA-256 of the model's files: of another content the benchmark would be another one."""
+    settings_key: str
+    """The digest of the settings that the model is loaded with, as in ``load_started``."""
+    cycle_id: str
+    """Of the evaluation that comes out of it."""
+    streams: tuple[int, ...]
+    """With how many generations beside each other the speed is measured; empty: it is not."""
+    rounds: int
+    prompt_tokens: int
+    answer_tokens: int
+    questions: tuple[NumberedQuestion, ...] = ()
+    set_sha256: str = ""
+    """The digest of the questions; empty: there are none."""
+    broken_lines: tuple[BrokenLine, ...] = ()
+    """The lines of the set that were left out, the first ones if there are many."""
+    broken_line_count: int = 0
+    judge: str = ""
+    """The model that judges; empty: none is needed."""
+    requested_by: str = ""
+    """How the requester calls itself; empty if it does not."""
+
+
+@event("benchmark", "progressed")
+class BenchmarkProgressed(BenchmarkEvent, frozen=True, kw_only=True, omit_defaults=True):
+    """More was measured, which need not be measured again after a restart."""
+
+    load: LoadSample | None = None
+    rounds: tuple[RoundSample, ...] = ()
+    answers: tuple[AnswerSample, ...] = ()
+
+
+@event("benchmark", "finished")
+class BenchmarkFinished(BenchmarkEvent, frozen=True, kw_only=True):
+    """All was measured. The evaluation with the result is the next event of the log."""
+
+    evaluation_id: str
+    result: BenchmarkResult
+
+
+@event("benchmark", "failed")
+class BenchmarkFailed(BenchmarkEvent, frozen=True, kw_only=True):
+    """It cannot be run to its end."""
+
+    code: str
+    """The stable code of the error."""
+    message: str
+
+
+@event("benchmark", "cancelled")
+class BenchmarkCancelled(BenchmarkEvent, frozen=True, kw_only=True, omit_defaults=True):
+    """Somebody does not want it any more."""
+
+    requested_by: str = ""
+    """How the requester calls itself; empty if it does not."""
+
+
+# --- alias ------------------------------------------------------------------------------------------------
+
+
+class AliasEvent(Event, frozen=True, kw_only=True):
+    """A fact about one alias: a name that stands for a version of a model (ADR 70, 71)."""
+
+    alias: str
+
+    @property
+    def ids(self) -> tuple[str, ...]:  # noqa: D102 - as the base says
+        return (self.alias,)
+
+
+@event("alias", "set")
+class AliasSet(AliasEvent, frozen=True, kw_only=True, omit_defaults=True):
+    """The alias stands for this model from now on. A promotion of it that was under way has ended."""
+
+    model_id: str
+    version: int = 0
+    """The version, by number. 0: whichever the model is at."""
+    requested_by: str = ""
+    """How the requester calls itself; empty if it does not."""
+
+
+@event("alias", "removed")
+class AliasRemoved(AliasEvent, frozen=True, kw_only=True, omit_defaults=True):
+    """The alias stands for nothing any more, or for what is configured."""
+
+    requested_by: str = ""
+    """How the requester calls itself; empty if it does not."""
+
+
+class PromotionEvent(AliasEvent, frozen=True, kw_only=True):
+    """A fact about the promotion of a version: the alias is to stand for it."""
+
+    promotion_id: str
+    model_id: str
+    """The model to be promoted."""
+    version: int
+    """Its version, by number."""
+
+
+@event("alias", "promotion_started")
+class PromotionStarted(PromotionEvent, frozen=True, kw_only=True, omit_defaults=True):
+    """A version is to be promoted. Until it is ready, and the gates are met, the old one serves alone.
+
+    If a promotion of the same version was under way, it goes on on these terms.
+    """
+
+    old_model_id: str
+    """The model that serves now."""
+    old_version: int = 0
+    """Its version; 0: whichever the model is at."""
+    canary_share: float = 0.0
+    """Which part of the requests it gets once it is ready, 0 to 1."""
+    gates: Gates | None = None
+    """What evaluations must show. None: nothing."""
+    take_back: tuple[TakeBackReason, ...] = ()
+    """What takes it back by itself after it was promoted."""
+    requested_by: str = ""
+    """How the requester calls itself; empty if it does not."""
+
+
+@event("alias", "canary_started")
+class CanaryStarted(PromotionEvent, frozen=True, kw_only=True, omit_defaults=True):
+    """The version is loaded, and gets its share of the requests from now on."""
+
+    canary_share: float
+    node: str = ""
+    """Where it is loaded."""
+
+
+@event("alias", "promoted")
+class Promoted(PromotionEvent, frozen=True, kw_only=True, omit_defaults=True):
+    """The version is ready, and the alias stands for it from now on."""
+
+    old_model_id: str
+    old_version: int = 0
+    node: str = ""
+    """Where it is loaded."""
+    findings: tuple[Finding, ...] = ()
+    """What the evaluations say about each gate."""
+
+
+PromotionEnd: TypeAlias = Literal["requested", "gates", "crash_loop", "load_failed", "gone"]
+"""Why a promotion ended before its version was promoted. `gates`: evaluations show that one will not be met;
+`gone`: the version is on no node any more."""
+
+
+@event("alias", "promotion_stopped")
+class PromotionStopped(PromotionEvent, frozen=True, kw_only=True, omit_defaults=True):
+    """The version is not promoted: the old one serves all requests."""
+
+    reason: PromotionEnd
+    detail: str = ""
+    """More about the reason, for people."""
+    findings: tuple[Finding, ...] = ()
+    """What the evaluations say about each gate."""
+    requested_by: str = ""
+    """How the requester calls itself; empty if it does not, or if nobody asked for it."""
+
+
+TakenBackReason: TypeAlias = Literal["requested", "retraction", "crash_loop"]
+
+
+@event("alias", "taken_back")
+class TakenBack(PromotionEvent, frozen=True, kw_only=True, omit_defaults=True):
+    """A version that was promoted serves no more: the alias stands again for the one before it."""
+
+    old_model_id: str
+    """What the alias stands for again."""
+    old_version: int = 0
+    reason: TakenBackReason
+    detail: str = ""
+    """More about the reason, for people, such as the id of the evaluation."""
+    findings: tuple[Finding, ...] = ()
+    """What the evaluations that are left say about each gate."""
+    requested_by: str = ""
+    """How the requester calls itself; empty if it does not, or if nobody asked for it."""
 
 
 # --- key --------------------------------------------------------------------------------------------------

@@ -11,9 +11,10 @@ from typing import Any, NamedTuple, TypeAlias
 
 import msgspec
 
-from suite.messages import events, signals
+from suite.messages import benchmarks, events, promotion, signals
 from suite.messages.actions import (
     base,
+    benchmark,
     chat,
     drain,
     embedding,
@@ -31,6 +32,7 @@ from suite.messages.actions import (
     tokens,
     transfers,
     usage,
+    versions,
 )
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
@@ -43,6 +45,7 @@ ACTIONS = (
     tokens,
     usage,
     evaluation,
+    benchmark,
     prediction,
     projections,
     statistics,
@@ -51,10 +54,11 @@ ACTIONS = (
     keys,
     drain,
     transfers,
+    versions,
     status,
 )
 """The modules with the types of the actions."""
-_DESCRIBED = (base, chat, *ACTIONS, events, signals)
+_DESCRIBED = (base, chat, benchmarks, *ACTIONS, events, promotion, signals)
 
 
 class ActionTypes(NamedTuple):

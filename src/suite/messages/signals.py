@@ -56,6 +56,17 @@ class Copying(Signal, frozen=True, kw_only=True, tag="copying"):
     total_bytes: int
 
 
+class Benchmarking(Signal, frozen=True, kw_only=True, tag="benchmarking"):
+    """How far a benchmark is."""
+
+    benchmark_id: str
+    node: str
+    """The node whose job it is."""
+    done: int
+    """How many of its rounds and questions are done."""
+    total: int
+
+
 class Chunk(Signal, frozen=True, kw_only=True, tag="chunk"):
     """The next piece of the text or the reasoning; ``index`` counts from 0 without gaps, over all choices."""
 
@@ -83,6 +94,8 @@ class Heartbeat(Signal, frozen=True, kw_only=True, tag="heartbeat"):
     """The work goes on without news; sent every second while nothing else is sent."""
 
 
-AnySignal: TypeAlias = Accepted | Waiting | Progress | Folded | Draining | Copying | Chunk | Heartbeat
+AnySignal: TypeAlias = (
+    Accepted | Waiting | Progress | Folded | Draining | Copying | Benchmarking | Chunk | Heartbeat
+)
 
 HEARTBEAT_SECONDS = 1.0

@@ -28,7 +28,11 @@ from suite.identity import Clock, NewId, Now
 from suite.log import Log
 from suite.memory_limits import footprint_of, memory_limits, warnings
 from suite.messages.subjects import Subjects
+from suite.node.aliases import Aliases
 from suite.node.appraisal import Appraisals
+from suite.node.benchmarks.asking import Asking
+from suite.node.benchmarks.benchmarks import Benchmarks
+from suite.node.benchmarks.job import Job
 from suite.node.breakers import Breakers
 from suite.node.cluster import ClusterWatch
 from suite.node.confinement import ModelConfinement
@@ -52,6 +56,7 @@ from suite.node.reporter import Reporter
 from suite.node.sizes import ModelSizes
 from suite.node.supervisor import Supervisor
 from suite.node.transfers.transfers import Transfers
+from suite.node.versions import Names, VersionBook
 from suite.prediction.frequency import MostUsedLastHour
 from suite.projections.projections import Projections
 from suite.units import size
@@ -83,6 +88,7 @@ def make_supervisor(
     limits: Footprint,
     gpus: Gpus,
     learning: Learning,
+    versions: VersionBook,
 ) -> Supervisor:
     """What loads models and ends them. `limits`: what all of them may have of each memory."""
     settings, connection = env.settings, env.connection
@@ -110,6 +116,7 @@ def make_supervisor(
         memory_kills=MemoryKills(cgroups.out_of_memory_kills),
         confinement=ModelConfinement.of(is_on=settings.confinement),
         appraise=Appraisals(learning.appraiser, now=env.now),
+        version_of=versions.number,
         new_id=env.new_id,
         now=env.now,
         clock=env.clock,
@@ -146,9 +153,11 @@ def make_node(
     learning: Learning,
     supervisor: Supervisor,
     pins: Pins,
+    versions: VersionBook,
 ) -> Node:
     """What every action gets."""
     settings, connection, log, clock = env.settings, env.connection, env.log, env.clock
+    names = Names(versions, catalogue)
     fleet = Fleet(
         settings.node,
         journal.epoch,
@@ -156,8 +165,10 @@ def make_node(
         subjects=env.subjects,
         log=log,
         catalogue=catalogue,
+        names=names,
         supervisor=supervisor,
         tasks=env.tasks,
+        new_id=env.new_id,
         clock=clock,
         has_models=settings.enable_gguf_management,
     )
@@ -169,6 +180,8 @@ def make_node(
         replicas=settings.nats.wanted_replicas,
     )
     ids = GenerationIds(claims, settings.node, journal.epoch, fleet.others, clock=clock)
+    generations = Generations(connection, env.subjects, settings.node, supervisor, env.tasks, clock, ids=ids)
+    aliases = Aliases(log, env.subjects, versions, names, fleet, projections.evaluation, new_id=env.new_id)
     return Node(
         settings,
         cluster=ClusterWatch(
@@ -192,10 +205,11 @@ def make_node(
         policy=MostUsedLastHour(),
         learning=learning,
         supervisor=supervisor,
-        generations=Generations(
-            connection, env.subjects, settings.node, supervisor, env.tasks, clock, ids=ids
-        ),
+        generations=generations,
         pins=pins,
+        versions=versions,
+        names=names,
+        aliases=aliases,
         fleet=fleet,
         drain=Drain(
             settings.node,
@@ -216,12 +230,42 @@ def make_node(
             new_id=env.new_id,
             clock=clock,
         ),
+        benchmarks=make_benchmarks(env, catalogue, projections, fleet, generations),
         breakers=env.breakers,
         gateway=env.gateway,
         new_id=env.new_id,
         now=env.now,
         clock=clock,
     )
+
+
+def make_benchmarks(
+    env: Environment,
+    catalogue: Catalogue,
+    projections: Projections,
+    fleet: Fleet,
+    generations: Generations,
+) -> Benchmarks:
+    """The benchmarks of this node's models."""
+    asking = Asking(
+        env.settings.node,
+        connection=env.connection,
+        subjects=env.subjects,
+        fleet=fleet,
+        generations=generations,
+        new_id=env.new_id,
+    )
+    job = partial(
+        Job,
+        asking=asking,
+        log=env.log,
+        subjects=env.subjects,
+        catalogue=catalogue,
+        evaluation=projections.evaluation,
+        now=env.now,
+        clock=env.clock,
+    )
+    return Benchmarks(env.settings.node, projections.evaluation, job=job)
 
 
 async def scanned_catalogue(settings: Settings, limits: Footprint) -> Catalogue:

@@ -385,7 +385,9 @@ class Generations:
         instance.leases[generation_id] = lease
         try:
             waited_ms = round((self._clock() - asked.since) * 1000, 3)
-            offer = msgspec.json.encode(msgspec.structs.replace(handover, waited_ms=waited_ms))
+            version = self._supervisor.note_version(instance)
+            handover = msgspec.structs.replace(handover, waited_ms=waited_ms, version=version)
+            offer = msgspec.json.encode(handover)
             with self._sending(instance, "generate"):
                 lease.traceparent = telemetry.traceparent()
                 headers = {REPLY_HEADER: reply, **telemetry.trace_headers()}

@@ -69,6 +69,8 @@ class Instance:
         """What the file system said of the files when its process was started to load them."""
         self.sha256: str | None = None
         """The digest of the content that it has loaded; None while it is not known."""
+        self.version = 0
+        """Which version of the model it is, by number; 0 while it is not known."""
         self.phase: Phase = "loading"
         self.progress = 0.0
         self.process: ActorProcess | None = None

@@ -125,6 +125,7 @@ class InstanceEnds:
             instance_id=instance.instance_id,
             exit_code=exit_code,
             generations=len(instance.leases),
+            version=instance.version,
             reason=reason,
             peak_bytes=instance.peak.total,
             gpus=dict(instance.peak.gpus),

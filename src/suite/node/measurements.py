@@ -120,8 +120,7 @@ class GenerationMeasurements:
         waited = report.waited_ms / 1000
         self._duration.record(waited + report.seconds, attributes)
         self._ended.add(1, {MODEL: model_id, OUTCOME: report.outcome})
-        of_tokens = {"input": report.prompt_tokens, "reused": report.reused_tokens}
-        for kind, count in {**of_tokens, "output": report.completion_tokens}.items():
+        for kind, count in _tokens(report).items():
             self._tokens.add(count, {MODEL: model_id, TOKEN_TYPE: kind})
         times = report.timings
         if times is None:
@@ -170,6 +169,17 @@ class BetMeasurements:
             self._wasted.add(bet.byte_seconds)
         else:
             self._saved.add(bet.saved_seconds)
+
+
+def _tokens(report: Finished) -> dict[str, int]:
+    """The tokens of a generation, by their kind; of drafts only where there were some."""
+    counts = {
+        "input": report.prompt_tokens,
+        "reused": report.reused_tokens,
+        "output": report.completion_tokens,
+    }
+    drafts = {"drafted": report.drafted_tokens, "accepted": report.accepted_tokens}
+    return {**counts, **drafts} if report.drafted_tokens else counts
 
 
 def generation_attributes(operation: str, model_id: str, error: str) -> dict[str, str]:

@@ -15,15 +15,17 @@ from suite.catalogue import Catalogue, Model
 from suite.config import Settings
 from suite.domain.footprint import Footprint
 from suite.engine.gguf.signature import Signature
-from suite.errors import InvalidRequest, ModelFileInvalid, ReadModelBehind, SuiteError
+from suite.errors import InvalidRequest, ModelFileInvalid, ReadModelBehind, SuiteError, VersionGone
 from suite.identity import Clock, NewId, Now
 from suite.log import Log
 from suite.messages.actions.base import KeepAlive
-from suite.messages.actor import ActorSpec, ConfinementSpec, ModelFiles, NatsAccess, SnapshotSpec
+from suite.messages.actor import ActorSpec, ConfinementSpec, DraftSpec, ModelFiles, NatsAccess, SnapshotSpec
 from suite.messages.events import Generated
 from suite.messages.subjects import Subjects
 from suite.node.adapters import adapters_of
 from suite.node.admission import Terms
+from suite.node.aliases import Aliases
+from suite.node.benchmarks.benchmarks import Benchmarks
 from suite.node.breakers import Breakers
 from suite.node.cluster import ClusterWatch
 from suite.node.cores import NodeCores
@@ -39,6 +41,7 @@ from suite.node.pins import Pins
 from suite.node.snapshots import snapshots_of
 from suite.node.supervisor import Supervisor
 from suite.node.transfers.transfers import Transfers, moving_spec
+from suite.node.versions import Names, VersionBook
 from suite.prediction.policy import Policy
 from suite.projections.projections import Projections
 from suite.projections.usage import UsageHistory
@@ -70,9 +73,13 @@ class Node:
         supervisor: Supervisor,
         generations: Generations,
         pins: Pins,
+        versions: VersionBook,
+        names: Names,
+        aliases: Aliases,
         fleet: Fleet,
         drain: Drain,
         transfers: Transfers,
+        benchmarks: Benchmarks,
         breakers: Breakers,
         gateway: GatewayProcess | None,
         new_id: NewId,
@@ -81,6 +88,7 @@ class Node:
     ) -> None:
         self.settings = settings
         self.name = settings.node
+        self.subjects = Subjects(settings.subject_root)
         self.cluster = cluster
         self.connection = connection
         self._server = server
@@ -95,9 +103,13 @@ class Node:
         self.supervisor = supervisor
         self.generations = generations
         self.pins = pins
+        self.versions = versions
+        self.names = names
+        self.aliases = aliases
         self.fleet = fleet
         self.drain = drain
         self.transfers = transfers
+        self.benchmarks = benchmarks
         self.breakers = breakers
         self.gateway = gateway
         self.new_id, self.now, self.clock = new_id, now, clock
@@ -169,11 +181,16 @@ class Node:
         return self.catalogue.resolve(id_or_alias)
 
     async def loadable(self, model_id: str) -> Model:
-        """Find a model by id or alias, and check that its file is valid and, to load it, still exists.
+        """Find a model by a resolved name, and check that its file is valid and, to load it, still exists.
 
-        Raises ModelNotFound, ModelFileGone, ModelFileIncomplete or ModelFileInvalid.
+        Raises ModelNotFound, VersionGone, ModelFileGone, ModelFileIncomplete or ModelFileInvalid.
         """
         model = self.catalogue.resolve(model_id)
+        version = self.names.version(model_id)
+        if version is not None and self.versions.number(model) != version.number:
+            raise VersionGone(
+                f"{version.name} is not on {self.name} any more: see `suite versions {model.model_id}`"
+            )
         if model.model_id not in self.supervisor.instances:
             await self.catalogue.look(model)
         if model.error is not None:  # also of what is loaded: it has turned out to be damaged meanwhile
@@ -277,6 +294,8 @@ async def actor_spec(
         flash_attention=cache.flash_attention,
         prompt_step_tokens=model.settings.prompt_step_tokens,
         max_step_ms=model.settings.max_step_ms,
+        speculates=model.settings.speculation == "auto",
+        draft=_draft(model),
         batch_tokens=model.settings.batch_tokens,
         gpu_layers=model.settings.n_gpu_layers,
         tensor_split=tuple(limits.gpus.values()),
@@ -292,8 +311,20 @@ async def actor_spec(
         tracing=settings.tracing,
         measures=settings.measures,
         chat_template=model.settings.chat_template,
+        projector=None if model.projector is None else str(model.projector.path),
         confinement=ConfinementSpec(memory_bytes=limits.ram) if settings.confinement else None,
         adapters=str(adapters_of(settings, model.model_id)),
+    )
+
+
+def _draft(model: Model) -> DraftSpec | None:
+    draft = model.draft
+    if draft is None:
+        return None
+    return DraftSpec(
+        model_path=str(draft.file.path),
+        paths=tuple(map(str, draft.file.parts)),
+        flash_attention=draft.flash_attention,
     )
 
 

@@ -106,7 +106,7 @@ class Registrar:
                 model_id = recorded.data.model_id
                 states[model_id] = evolve(states.get(model_id, Registration()), recorded.data)
         for model_id, state in states.items():
-            if self._node in state.digests and self._catalogue.has_gone(model_id):
+            if self._node in state.files and self._catalogue.has_gone(model_id):
                 self._due[model_id] = None
 
     async def _register(self, model_id: str) -> None:
@@ -148,6 +148,8 @@ class Registrar:
             parameters=model.info.parameters,
             quantization=model.info.quantization,
             trained_context_tokens=model.info.context_tokens,
+            settings=model.version_settings,
+            source=model.source,
         )
 
     def _tell_damage(self, model_id: str) -> None:

@@ -11,6 +11,7 @@ import anyio
 import anyio.to_thread
 
 from suite import telemetry
+from suite.actions.benchmark import cancel_benchmark, get_benchmarks, run_benchmark
 from suite.actions.catalogue import get_model_status, list_models
 from suite.actions.drain import drain_node
 from suite.actions.embedding import embed
@@ -44,6 +45,13 @@ from suite.actions.statistics import (
 from suite.actions.tokens import apply_template, detokenize, tokenize
 from suite.actions.transfers import push_model
 from suite.actions.usage import record_usage, usage
+from suite.actions.versions import (
+    list_aliases,
+    list_versions,
+    promote_alias,
+    set_alias,
+    take_back_alias,
+)
 from suite.bus import credentials
 from suite.bus.connection import Connection
 from suite.bus.kv import Leases
@@ -87,12 +95,14 @@ from suite.node.past import read_past
 from suite.node.pin_moves import PinMoves
 from suite.node.preloader import Preloader
 from suite.node.progress import RunningWork
+from suite.node.promoter import Promoter
 from suite.node.recovery import close_open_instances
 from suite.node.registrar import Registrar
 from suite.node.reporter import Reporter
 from suite.node.snapshots import sweep_snapshots
 from suite.node.storage import StorageWatch
 from suite.node.users import UsersWatch
+from suite.node.versions import VersionBook
 from suite.projections.projections import Projections
 from suite.tasks import background
 from suite.version import __version__
@@ -114,6 +124,11 @@ ACTIONS = (
     cancel_generation,
     clear_kv_cache,
     push_model,
+    list_versions,
+    list_aliases,
+    set_alias,
+    promote_alias,
+    take_back_alias,
     list_models,
     get_model_status,
     health_check,
@@ -128,6 +143,9 @@ ACTIONS = (
     get_model_evaluation_scores,
     retract_model_evaluation,
     compare_models,
+    run_benchmark,
+    get_benchmarks,
+    cancel_benchmark,
     predict_models,
     get_predictions,
     preload_models,
@@ -166,8 +184,10 @@ _NEEDS_MODELS = (
     cancel_generation,
     clear_kv_cache,
     push_model,
+    promote_alias,
     preload_models,
     select_model,
+    run_benchmark,
 )
 _NEEDS_EVALUATION = (
     log_performance_metric,
@@ -180,6 +200,9 @@ _NEEDS_EVALUATION = (
     list_metrics,
     get_metric_series,
     get_model_quality,
+    run_benchmark,
+    get_benchmarks,
+    cancel_benchmark,
 )
 
 SCHEMAS = "the files of suite/schemas in the wheel, by the $id that an endpoint's metadata names"
@@ -245,7 +268,9 @@ async def served_node(
             tasks.start_soon(breakers.run, journal)
             await close_open_instances(log, journal, subjects, settings.node)
             past = await read_past(log, subjects, settings.node, now())
-            supervisor = make_supervisor(env, journal, catalogue, past, limits, gpus, learning)
+            versions = VersionBook(log)
+            tasks.start_soon(versions.run)
+            supervisor = make_supervisor(env, journal, catalogue, past, limits, gpus, learning, versions)
             pins = make_pins(env, reporter, journal, catalogue, past, supervisor)
             leases = await Leases.open(
                 connection,
@@ -268,8 +293,11 @@ async def served_node(
                 tasks.start_soon(supervisor.sizes.recall, projections.catalogue, epoch)
                 await supervisor.sizes.wait_recalled()
                 warn_of_small_limit(supervisor, catalogue)
-                node = make_node(env, reporter, catalogue, journal, projections, learning, supervisor, pins)
+                node = make_node(
+                    env, reporter, catalogue, journal, projections, learning, supervisor, pins, versions
+                )
                 _start_background(env, node, reporter)
+                await versions.reach(journal.last_seq)  # before that it is not known what names mean
                 async with node.fleet.joined(), _service(env, node) as service:
                     nats.address.publish(http=None if gateway is None else gateway.url)
                     if gateway is not None:
@@ -351,6 +379,8 @@ def _start_background(env: Environment, node: Node, reporter: Reporter) -> None:
     tasks.start_soon(node.supervisor.sweep_idle, preloader.keep_alive)
     if settings.enable_gguf_management:
         tasks.start_soon(node.pins.run)
+        if settings.enable_model_evaluation:
+            tasks.start_soon(node.benchmarks.run, node.journal.epoch)
         tasks.start_soon(_lead, env, node, preloader)
 
 
@@ -384,6 +414,7 @@ async def _lead(env: Environment, node: Node, preloader: Preloader) -> None:
         placement = Leadership("placement", node.name, node.fleet.peers, leases, env.clock)
         tasks.start_soon(placement.run)
         tasks.start_soon(PinMoves(node, placement).run)
+        tasks.start_soon(Promoter(node, placement).run)
         if env.settings.copies.enabled:
             tasks.start_soon(Copies(node, placement).run)
 

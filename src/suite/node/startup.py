@@ -98,7 +98,7 @@ async def running_node(
     with data_directory.held(settings.data_dir):
         Address(settings, None).withdraw()  # of a node that was killed
         async with background() as tasks:
-            tasks.start_soon(anyio.to_thread.run_sync, importlib.import_module, _SERVING)
+            tasks.start_soon(_import_the_rest)
             async with reached_nats(settings) as nats:
                 from suite.node.serving import served_node
 
@@ -112,3 +112,7 @@ async def running_node(
                     clock=clock,
                 ) as node:
                     yield node
+
+
+async def _import_the_rest() -> None:
+    await anyio.to_thread.run_sync(importlib.import_module, _SERVING)

@@ -77,6 +77,7 @@ _LAST_WORDS_SECONDS = 1.0
 
 MakeSpec = Callable[[Model, str], Awaitable[ActorSpec]]
 Terminate = Callable[[Lease, SuiteError], Awaitable[None]]
+VersionOf = Callable[[Model, str | None], int]
 
 
 class Supervisor:
@@ -101,6 +102,7 @@ class Supervisor:
         memory_kills: MemoryKills,
         confinement: ModelConfinement,
         appraise: Appraise,
+        version_of: VersionOf,
         new_id: NewId,
         now: Now,
         clock: Clock,
@@ -109,7 +111,7 @@ class Supervisor:
         and `available_memory` says how much more it could have now. `standby`: whether to keep a standby
         process for the next load while the limit has room for it. `exports_spans`: whether processes send
         spans to a collector. `appraise`: what the
-        memory of models is worth.
+        memory of models is worth. `version_of`: which version of its model a content is, by number.
         """
         self.instances: dict[str, Instance] = {}
         self.sizes = sizes
@@ -143,6 +145,7 @@ class Supervisor:
         """Called with the id of a generation that a process has no more."""
         self._journal = journal
         self._make_spec = make_spec
+        self._version_of = version_of
         self._terminate = terminate
         self.cores = cores
         """Who computes with how many threads."""
@@ -304,6 +307,12 @@ class Supervisor:
             departure = Departure(keep_alive_seconds=keep_alive)
             self._unloads.begin(instance, "idle", self._clock(), departure)
 
+    def note_version(self, instance: Instance) -> int:
+        """Which version of its model an instance is, by number. The log may know that only after its load."""
+        if not instance.version:
+            instance.version = self._version_of(instance.model, instance.sha256)
+        return instance.version
+
     # --- admission ----------------------------------------------------------------------------------------
 
     async def _begin_load(
@@ -325,6 +334,7 @@ class Supervisor:
             evicting=start.evicting,
             content=model.sha256 or "",
             settings_key=model.settings_key,
+            version=self.note_version(instance),
             decision=start.decision,
         )
         victims = [self.instances[id] for id in start.evicting]
@@ -511,6 +521,7 @@ class Supervisor:
             gpus=dict(instance.gpus),
             content=instance.sha256 or "",
             settings_key=instance.model.settings_key,
+            version=self.note_version(instance),
         )
 
     def _is_too_large(self, instance: Instance) -> bool:

@@ -129,14 +129,14 @@ async def bet_statistics(
 
     Raises InvalidRequest for an invalid time, and for a window that does not end after it begins.
     """
-    window = Window.of(request, now).clipped(await _begin(db))
+    window = Window.of(request, await _begin(db), now)
     where = "made_at >= ? AND made_at < ?"
     values: list[object] = [to_sql(time_of(window.begin)), to_sql(time_of(window.end))]
     if request.model_id is not None:
         where += " AND model_id = ?"
         values.append(request.model_id)
     points = await db.execute_fetchall(
-        "SELECT CAST(strftime('%s', made_at) AS INTEGER) / ? AS step, "
+        "SELECT CAST(strftime('%s', substr(made_at, 1, 19)) AS INTEGER) / ? AS step, "
         f"{_FIGURES} FROM bets WHERE {where} GROUP BY step ORDER BY step",
         (window.step, *values),
     )

@@ -8,6 +8,7 @@ from typing import Final, NamedTuple
 
 import aiosqlite
 import anyio
+from msgspec.structs import replace
 
 from suite.domain.trust import Evidence, trust
 from suite.messages.actions.evaluation import (
@@ -16,6 +17,8 @@ from suite.messages.actions.evaluation import (
     ModelComparison,
     Scores,
 )
+from suite.messages.benchmarks import BenchmarkResult
+from suite.projections.benchmarks import latest_results
 from suite.projections.trust import LATEST_CYCLE, evidence_of, known_models
 
 _NOTHING: Final = Scores(trust=None, trust_score=None, accuracy=None, f1_score=None, avg_latency_ms=None)
@@ -39,9 +42,13 @@ async def compare_models(db: aiosqlite.Connection, request: CompareModelsRequest
         now = await evidence_of(db, names)
         then = await evidence_of(db, names, without_latest_cycle=True)
         cycles = await _cycles(db, names)
+        results = await latest_results(db, names)
     nothing, none = Evidence(), _Cycles(0, None, None, {})
     models = [
-        _comparison(name, now.get(name, nothing), then.get(name, nothing), cycles.get(name, none))
+        _with_benchmark(
+            _comparison(name, now.get(name, nothing), then.get(name, nothing), cycles.get(name, none)),
+            results.get(name),
+        )
         for name in dict.fromkeys(names or now)
     ]
     models.sort(key=lambda model: -1.0 if model.scores.trust is None else model.scores.trust, reverse=True)
@@ -92,6 +99,15 @@ def _comparison(name: str, now: Evidence, then: Evidence, cycles: _Cycles) -> Mo
         scores=scores,
         change=_NOTHING if cycles.previous is None else _change(scores, before),
     )
+
+
+def _with_benchmark(
+    comparison: ModelComparison, benchmarked: tuple[str, BenchmarkResult] | None
+) -> ModelComparison:
+    if benchmarked is None:
+        return comparison
+    node, result = benchmarked
+    return replace(comparison, benchmark=result, benchmark_node=node)
 
 
 def _scores(evidence: Evidence, means: Sequence[float | None] | None) -> Scores:

@@ -13,7 +13,7 @@ from typing import ClassVar, Final, TypeAlias
 import aiosqlite
 
 from suite.messages.envelope import Recorded
-from suite.messages.events import Event, InstanceLoadStarted, NodeEvent
+from suite.messages.events import AliasEvent, Event, InstanceLoadStarted, NodeEvent
 from suite.messages.times import from_sql, to_sql
 from suite.projections import bets, stays
 from suite.projections.projection import EXPIRE_ROWS, Projection, remove_expired
@@ -27,11 +27,18 @@ _EVICTS: Final = "evicts"
 
 
 class HistoryProjection(Projection):
-    """Folds the events of models, instances, waits, bets and nodes."""
+    """Folds the events of models, instances, waits, bets, aliases and nodes."""
 
     name: ClassVar[str] = "history"
-    version: ClassVar[int] = 3
-    aggregates: ClassVar[tuple[str, ...]] = ("model", "instance", "admission", "prediction", "node")
+    version: ClassVar[int] = 4
+    aggregates: ClassVar[tuple[str, ...]] = (
+        "model",
+        "instance",
+        "admission",
+        "prediction",
+        "alias",
+        "node",
+    )
     schema: ClassVar[str] = f"""{stays.SCHEMA}{bets.SCHEMA}
         CREATE TABLE history (
             model_id TEXT NOT NULL,
@@ -61,13 +68,17 @@ class HistoryProjection(Projection):
 
 def _rows(recorded: Recorded) -> Iterator[Row]:
     event, seq, at = recorded.data, recorded.seq, to_sql(recorded.time)
-    node: str = getattr(event, "node", "")
+    # What an alias stands for is about no place, though its events may name the node that was ready.
+    node: str = "" if isinstance(event, AliasEvent) else getattr(event, "node", "")
     fact = f"{event.aggregate}.{event.fact}"
     expires = None if recorded.expires is None else int(recorded.expires.timestamp())
     if isinstance(event, NodeEvent):
         yield "", seq, node, fact, at, expires
     elif (model_id := _model_of(event)) is not None:
         yield model_id, seq, node, fact, at, expires
+    old_model_id = getattr(event, "old_model_id", None)
+    if isinstance(old_model_id, str) and old_model_id != getattr(event, "model_id", None):
+        yield old_model_id, seq, node, fact, at, expires
     if isinstance(event, InstanceLoadStarted):
         for victim in event.evicting:
             yield victim, seq, node, _EVICTS, at, expires
@@ -106,6 +117,7 @@ async def newest(
     """For each model, or this one, on each node: the newest event of each kind until a time."""
     rows = await db.execute_fetchall(
         "SELECT model_id, node, fact, max(seq) FROM history WHERE at <= ? AND fact <> ? AND model_id <> '' "
+        "AND node <> '' "
         f"{'' if model_id is None else 'AND model_id = ? '}GROUP BY model_id, node, fact",
         (to_sql(until), _EVICTS, *(() if model_id is None else (model_id,))),
     )

@@ -11,6 +11,8 @@ from suite.messages.times import parse_time
 from suite.projections.buckets import MINUTE, minute_of, step_for
 
 DAY: Final = timedelta(days=1)
+SECOND: Final = "CAST(strftime('%s', substr(at, 1, 19)) AS INTEGER)"
+"""SQL for the second, since 1970, in which the column ``at`` is: SQLite would round up."""
 _LONGEST: Final = timedelta(days=200 * 366)
 """No clock of a node is so wrong that an event would be outside of that."""
 
@@ -24,36 +26,31 @@ class Window(NamedTuple):
     step: int
 
     @classmethod
-    def of(cls, request: OverTime, now: datetime) -> Window:
-        """The window that a request is about: the last day unless it says otherwise, widened to whole steps.
+    def of(cls, request: OverTime, first: int | None, now: datetime) -> Window:
+        """The window that a request is about, widened to whole steps: the last day unless it says otherwise.
 
+        It begins no earlier than ``first``, the time of the first thing that is known.
         Raises InvalidRequest for an invalid time, and for a window that does not end after it begins.
         """
         until = now if request.until is None else parse_time(request.until, "until")
-        since = _day_before(until) if request.since is None else parse_time(request.since, "since")
+        since = day_before(until) if request.since is None else parse_time(request.since, "since")
         if until <= since:
             raise InvalidRequest("field 'until': it must be later than 'since', it is exclusive")
         begin = max(minute_of(since), minute_of(now - _LONGEST))
         end = min(minute_of(until, up=True), minute_of(now + _LONGEST))
-        return cls._whole(begin, max(end, begin + MINUTE))
-
-    @classmethod
-    def _whole(cls, begin: int, end: int) -> Window:
+        if first is not None and begin < first < end:
+            begin = first
+        end = max(end, begin + MINUTE)
         step = step_for(begin, end)
         return cls(begin // step * step, -(-end // step) * step, step)
-
-    def clipped(self, first: int | None) -> Window:
-        """The window without what is before the first of all; with its end, if that is later."""
-        if first is None or not self.begin < first < self.end:
-            return self
-        return self._whole(first, self.end)
 
     def step_of(self, second: int) -> int:
         """The step in which a time is."""
         return second // self.step * self.step
 
 
-def _day_before(time: datetime) -> datetime:
+def day_before(time: datetime) -> datetime:
+    """The same time of the day before. Raises InvalidRequest if the calendar has none."""
     try:
         return time - DAY
     except OverflowError:

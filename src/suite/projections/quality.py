@@ -5,9 +5,9 @@ Evaluations are in one read model, loads and crashes in another: each gives its 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator
 from datetime import datetime
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import aiosqlite
 
@@ -74,36 +74,50 @@ async def evaluations_of(
     )
 
 
-async def lives_of(db: aiosqlite.Connection, model_id: str, content_since: int) -> list[Change]:
-    """The loads and crashes of a model, and when its files changed, by the read model of histories."""
+class Lives(NamedTuple):
+    """What the read model of histories knows of a model, as its rows."""
+
+    stays: Iterable[Any]
+    """The loads that were ready: their event, their time, the event of their end, when they crashed."""
+    content: tuple[str, int] | None
+    """When the files of the model changed the last time, and the event of that."""
+
+
+async def lives_of(db: aiosqlite.Connection, model_id: str, content_since: int) -> Lives:
+    """The loads and crashes of a model, and when its files changed."""
     rows = await db.execute_fetchall(
         "SELECT begun_seq, ready_at, ended_seq, iif(end = 'crashed', ended_at, NULL) FROM stays "
         "WHERE model_id = ? AND ready_at IS NOT NULL",
         (model_id,),
     )
-    changes = []
-    for begun_seq, ready_at, ended_seq, crashed_at in rows:
-        changes.append(Change(at=from_sql(ready_at), seq=begun_seq, cause="load"))
-        if crashed_at is not None:
-            changes.append(Change(at=from_sql(crashed_at), seq=ended_seq, cause="crash"))
     found = await db.execute_fetchall(
         "SELECT at FROM history WHERE model_id = ? AND seq = ?", (model_id, content_since)
     )
-    return [*changes, *(Change(at=from_sql(at), seq=content_since, cause="content") for (at,) in found)]
+    return Lives(rows, next(((at, content_since) for (at,) in found), None))
+
+
+def _changes(lives: Lives) -> Iterator[Change]:
+    for begun_seq, ready_at, ended_seq, crashed_at in lives.stays:
+        yield Change(at=from_sql(ready_at), seq=begun_seq, cause="load")
+        if crashed_at is not None:
+            yield Change(at=from_sql(crashed_at), seq=ended_seq, cause="crash")
+    if lives.content is not None:
+        at, seq = lives.content
+        yield Change(at=from_sql(at), seq=seq, cause="content")
 
 
 def quality(
     model_name: str,
     evaluations: Evaluations,
-    lives: Sequence[Change],
+    lives: Lives,
     *,
     since: datetime | None,
     until: datetime | None,
     most: int,
 ) -> ModelQuality:
-    """What is told of a model, at most so many points of each kind."""
+    """What is told of a model, at most so many points of each kind. Of many loads it takes a while."""
     begin, end = _bounds(since, until)
-    changes = sorted((*evaluations.changes, *lives), key=lambda each: (each.at, each.seq))
+    changes = sorted((*evaluations.changes, *_changes(lives)), key=lambda each: (each.at, each.seq))
     changes = [each for each in changes if to_sql(each.at) < end]
     earlier = sum(to_sql(each.at) < begin for each in changes)
     points = trust_over_time(changes, begin=max(earlier - 1, 0), most=most)

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import aiosqlite
+from msgspec import UNSET
 
+from suite.domain.promotion import Sample
 from suite.messages.actions.evaluation import (
     GetModelEvaluationScoresReply,
     GetModelEvaluationScoresRequest,
@@ -32,7 +34,8 @@ SCHEMA: Final = """
         avg_latency_ms REAL,
         evaluation_timestamp TIMESTAMP,
         comparison_data TEXT,
-        seq INTEGER
+        seq INTEGER,
+        version INTEGER
     );
     CREATE INDEX scores_by_time ON model_evaluation_scores (evaluation_timestamp, seq);
     CREATE INDEX scores_by_model ON model_evaluation_scores (model_name, evaluation_timestamp, seq);
@@ -41,19 +44,34 @@ SCHEMA: Final = """
         ON model_evaluation_scores (model_name, cycle_id, evaluation_timestamp, seq);
     CREATE INDEX scores_in_order
         ON model_evaluation_scores (model_name, seq, cycle_id, trust_score, avg_latency_ms);
+    CREATE INDEX scores_by_model_and_version
+        ON model_evaluation_scores (model_name, version, evaluation_timestamp, seq);
+    CREATE INDEX scores_by_version ON model_evaluation_scores (model_name, version, seq);
     CREATE TABLE retracted_evaluations (
         evaluation_id TEXT PRIMARY KEY,
         model_name TEXT,
         seq INTEGER,
-        reason TEXT
+        reason TEXT,
+        version INTEGER
     );
+    CREATE INDEX retracted_by_version ON retracted_evaluations (model_name, version, seq);
 """
 
 _COLUMNS: Final = (
     "evaluation_id, model_name, cycle_id, trust_score, accuracy, f1_score, avg_latency_ms, "
-    "evaluation_timestamp, comparison_data, seq"
+    "evaluation_timestamp, comparison_data, seq, version"
 )
 _SOME: Final = 1000
+MOST_SAMPLES: Final = 1000
+"""So many of the newest evaluations of a version count."""
+
+
+class _Subject(NamedTuple):
+    """What an evaluation is about."""
+
+    model_name: str
+    version: int | None
+    """None: not known."""
 
 
 async def fold(db: aiosqlite.Connection, events: Sequence[Recorded]) -> Counter[str]:
@@ -66,7 +84,7 @@ async def fold(db: aiosqlite.Connection, events: Sequence[Recorded]) -> Counter[
     models = await _named(db, "model_evaluation_scores", ids)
     retracted = set(await _named(db, "retracted_evaluations", ids))
     rows: dict[str, tuple[Any, ...]] = {}
-    retractions: list[tuple[str, str, int, str | None]] = []
+    retractions: list[tuple[str, str, int, str | None, int | None]] = []
     more: Counter[str] = Counter()
     for event in events:
         fact = event.data
@@ -74,26 +92,25 @@ async def fold(db: aiosqlite.Connection, events: Sequence[Recorded]) -> Counter[
             continue
         match fact:
             case EvaluationLogged() if fact.evaluation_id not in models:
-                models[fact.evaluation_id] = fact.model_name
+                models[fact.evaluation_id] = _Subject(fact.model_name, fact.version or None)
                 rows[fact.evaluation_id] = _row(event.seq, fact)
                 more[fact.model_name] += 1
             case EvaluationRetracted():
-                model_name = models.get(fact.evaluation_id)
-                if model_name is not None:
-                    more[model_name] -= 1
+                about = models.get(fact.evaluation_id)
+                if about is not None:
+                    more[about.model_name] -= 1
                 rows.pop(fact.evaluation_id, None)
                 retracted.add(fact.evaluation_id)
-                retractions.append(
-                    (fact.evaluation_id, model_name or fact.model_name, event.seq, fact.reason)
-                )
+                model_name, version = about or _Subject(fact.model_name, None)
+                retractions.append((fact.evaluation_id, model_name, event.seq, fact.reason, version))
     if retractions:
-        await db.executemany("INSERT INTO retracted_evaluations VALUES (?, ?, ?, ?)", retractions)
+        await db.executemany("INSERT INTO retracted_evaluations VALUES (?, ?, ?, ?, ?)", retractions)
         await db.executemany(
             "DELETE FROM model_evaluation_scores WHERE evaluation_id = ?", [row[:1] for row in retractions]
         )
     if rows:
         await db.executemany(
-            f"INSERT INTO model_evaluation_scores ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            f"INSERT INTO model_evaluation_scores ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             list(rows.values()),
         )
     return more
@@ -106,7 +123,7 @@ async def find_evaluation(
     found = await db.execute_fetchall(
         f"SELECT {_COLUMNS} FROM model_evaluation_scores WHERE evaluation_id = ?", (evaluation_id,)
     )
-    for _, model_name, cycle_id, trust_score, accuracy, f1_score, latency, timestamp, data, seq in found:
+    for _, model_name, cycle_id, trust_score, accuracy, f1_score, latency, timestamp, data, seq, own in found:
         evaluation = EvaluationLogged(
             evaluation_id=evaluation_id,
             model_name=model_name,
@@ -117,6 +134,7 @@ async def find_evaluation(
             avg_latency_ms=latency,
             evaluation_timestamp=from_sql(timestamp),
             comparison_data=data,
+            version=own or UNSET,
         )
         return evaluation, seq
     found = await db.execute_fetchall(
@@ -137,20 +155,26 @@ async def evaluation_scores(
     db: aiosqlite.Connection, request: GetModelEvaluationScoresRequest
 ) -> GetModelEvaluationScoresReply:
     """A page of evaluations, newest first. Raises InvalidRequest for an invalid time or cursor."""
+    wanted: dict[str, str | int | None] = {
+        "model_name": request.model_name,
+        "cycle_id": request.cycle_id,
+        "version": request.version,
+    }
     rows, cursor = await page(
         db,
         "model_evaluation_scores",
         "evaluation_id, model_name, cycle_id, trust_score, accuracy, f1_score, avg_latency_ms, "
-        "comparison_data",
+        "comparison_data, version",
         "evaluation_timestamp",
-        {"model_name": request.model_name, "cycle_id": request.cycle_id},
+        wanted,
         request,
     )
     return GetModelEvaluationScoresReply(evaluations=tuple(map(_told, rows)), next_cursor=cursor)
 
 
 def _told(row: tuple[Any, ...]) -> ModelEvaluation:
-    timestamp, _, evaluation_id, model_name, cycle_id, trust_score, accuracy, f1_score, latency, data = row
+    timestamp, _, evaluation_id, model_name, cycle_id, trust_score, accuracy, f1_score, latency, *rest = row
+    data, version = rest
     return ModelEvaluation(
         evaluation_id=evaluation_id,
         model_name=model_name,
@@ -161,7 +185,43 @@ def _told(row: tuple[Any, ...]) -> ModelEvaluation:
         avg_latency_ms=latency,
         evaluation_timestamp=rfc3339(from_sql(timestamp)),
         comparison_data=data,
+        version=version,
     )
+
+
+async def samples_of(db: aiosqlite.Connection, model_name: str, version: int) -> tuple[Sample, ...]:
+    """What the newest evaluations of a version have measured, `MOST_SAMPLES` at most, the newest first."""
+    rows = await db.execute_fetchall(
+        "SELECT trust_score, accuracy, avg_latency_ms FROM model_evaluation_scores "
+        "INDEXED BY scores_by_version WHERE model_name = ? AND version = ? ORDER BY seq DESC LIMIT ?",
+        (model_name, version, MOST_SAMPLES),
+    )
+    return tuple(
+        Sample(trust=trust, accuracy=accuracy, latency_ms=latency or None)
+        for trust, accuracy, latency in rows
+    )
+
+
+async def count_of_version(db: aiosqlite.Connection, model_name: str, version: int) -> int:
+    """How many evaluations of a version were not retracted."""
+    ((count,),) = await db.execute_fetchall(
+        "SELECT count(*) FROM model_evaluation_scores INDEXED BY scores_by_version "
+        "WHERE model_name = ? AND version = ?",
+        (model_name, version),
+    )
+    return int(count)
+
+
+async def retractions_of(
+    db: aiosqlite.Connection, model_name: str, version: int, after: int
+) -> tuple[str, ...]:
+    """The ids of the evaluations of a version that were retracted after an event."""
+    rows = await db.execute_fetchall(
+        "SELECT evaluation_id FROM retracted_evaluations INDEXED BY retracted_by_version "
+        "WHERE model_name = ? AND version = ? AND seq > ? ORDER BY seq",
+        (model_name, version, after),
+    )
+    return tuple(evaluation_id for (evaluation_id,) in rows)
 
 
 def _row(seq: int, fact: EvaluationLogged) -> tuple[Any, ...]:
@@ -176,18 +236,19 @@ def _row(seq: int, fact: EvaluationLogged) -> tuple[Any, ...]:
         to_sql(fact.evaluation_timestamp),
         fact.comparison_data,
         seq,
+        fact.version or None,
     )
 
 
-async def _named(db: aiosqlite.Connection, table: str, ids: Sequence[str]) -> dict[str, str]:
-    """The model name by id, for those of the ids that are in a table."""
-    models: dict[str, str] = {}
+async def _named(db: aiosqlite.Connection, table: str, ids: Sequence[str]) -> dict[str, _Subject]:
+    """What was evaluated, by id, for those of the ids that are in a table."""
+    models: dict[str, _Subject] = {}
     for begin in range(0, len(ids), _SOME):
         some = ids[begin : begin + _SOME]
         found = await db.execute_fetchall(
-            f"SELECT evaluation_id, model_name FROM {table} "
+            f"SELECT evaluation_id, model_name, version FROM {table} "
             f"WHERE evaluation_id IN ({', '.join('?' * len(some))})",
             some,
         )
-        models.update((evaluation_id, model_name) for evaluation_id, model_name in found)
+        models.update((id, _Subject(model_name, version)) for id, model_name, version in found)
     return models

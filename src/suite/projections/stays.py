@@ -7,10 +7,10 @@ import binascii
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime, timedelta
 from itertools import groupby
-from operator import attrgetter
 from typing import Final, TypeAlias
 
 import aiosqlite
+import anyio.to_thread
 import msgspec
 from msgspec.structs import astuple, replace
 
@@ -37,13 +37,12 @@ from suite.messages.events import (
     NodeStopped,
 )
 from suite.messages.times import from_sql, parse_time, rfc3339, to_sql
-from suite.projections.page import PAGE_BYTES
+from suite.projections.over_time import day_before
 from suite.projections.reply_size import as_many_as_fit
 
 Place: TypeAlias = tuple[str, str]
 """A model and a node."""
 
-DAY: Final = timedelta(days=1)
 _PARTS: Final = 400
 """A window is told in so many parts unless the request says otherwise."""
 
@@ -112,13 +111,14 @@ class _OpenStays:
                 for row in [row for row in self._open.values() if row.node == event.node]:
                     self._end(row, recorded, end)
             case InstanceLoadStarted():
-                if (before := self._open.get((event.model_id, event.node))) is not None:
+                before = self._open.get((event.model_id, event.node))
+                if before is not None:
                     self._end(before, recorded, "node_lost")
                 self._put(_begun(recorded, event))
             case InstanceEvent():
-                row = self._open.get((event.model_id, event.node))
-                if row is not None and row.instance_id == event.instance_id:
-                    self._go_on(row, recorded, event)
+                current = self._open.get((event.model_id, event.node))
+                if current is not None and current.instance_id == event.instance_id:
+                    self._go_on(current, recorded, event)
 
     def _go_on(self, row: StayRow, recorded: Recorded, event: InstanceEvent) -> None:
         match event:
@@ -191,19 +191,23 @@ class _Span(msgspec.Struct, frozen=True, kw_only=True):
     since: datetime
     until: datetime
     resolution: timedelta
+    now: datetime
 
     @classmethod
-    def of(cls, request: GetResidencyTimelineRequest, now: datetime) -> _Span:
-        """Raises InvalidRequest for an invalid time, and for a window that does not end after it begins."""
+    def of(cls, request: GetResidencyTimelineRequest, first: datetime | None, now: datetime) -> _Span:
+        """The window, from `first` on at the earliest.
+
+        Raises InvalidRequest for an invalid time, and for a window that does not end after it begins.
+        """
         until = now if request.until is None else parse_time(request.until, "until")
-        since = max(until, datetime.min.replace(tzinfo=until.tzinfo) + DAY) - DAY
-        if request.since is not None:
-            since = parse_time(request.since, "since")
+        since = day_before(until) if request.since is None else parse_time(request.since, "since")
         if until <= since:
             raise InvalidRequest("field 'until': it must be later than 'since', it is exclusive")
+        if first is not None and since < first < until:
+            since = first
         seconds = request.resolution_seconds
         part = (until - since) / _PARTS if seconds is None else timedelta(seconds=seconds)
-        return cls(since=since, until=until, resolution=part)
+        return cls(since=since, until=until, resolution=part, now=now)
 
 
 async def timeline(
@@ -213,31 +217,32 @@ async def timeline(
 
     Raises InvalidRequest for an invalid time or cursor, and for a window that does not end after it begins.
     """
-    span = _Span.of(request, now)
+    span = _Span.of(request, await _first(db), now)
     places = await _places(db, request, span)
-    kept: list[Lane] = []
-    if places[: request.limit]:
-        rows = await _stays_at(db, span, places[0], places[: request.limit][-1])
-        wanted = set(places)
-        of_places = groupby((row for row in rows if (row.model_id, row.node) in wanted), _place)
-        lanes = (_lane(place, list(each), span, now) for place, each in of_places)
-        kept = list(as_many_as_fit(lanes, limit=request.limit, room_bytes=PAGE_BYTES))
+    lanes: tuple[Lane, ...] = ()
+    if wanted := places[: request.limit]:
+        rows = await _stays_at(db, span, wanted[0], wanted[-1])
+        # Many stays take a while, which would block the event loop.
+        lanes = await anyio.to_thread.run_sync(_lanes, rows, frozenset(wanted), span)
     return GetResidencyTimelineReply(
         since=rfc3339(span.since),
         until=rfc3339(span.until),
         resolution_seconds=span.resolution.total_seconds(),
-        lanes=tuple(kept),
-        next_cursor=_cursor(places[len(kept) - 1]) if len(places) > len(kept) else None,
+        lanes=lanes,
+        next_cursor=_cursor(places[len(lanes) - 1]) if len(places) > len(lanes) else None,
     )
 
 
-def _place(row: StayRow) -> Place:
-    return row.model_id, row.node
+async def _first(db: aiosqlite.Connection) -> datetime | None:
+    """When the first stay began."""
+    ((at,),) = await db.execute_fetchall("SELECT min(begun_at) FROM stays")
+    return None if at is None else from_sql(at)
 
 
 async def _places(db: aiosqlite.Connection, request: GetResidencyTimelineRequest, span: _Span) -> list[Place]:
     """The models and nodes with a stay in the window, one more than asked for if there are more."""
-    conditions, values = ["TRUE"], []
+    conditions: list[str] = ["TRUE"]
+    values: list[str] = []
     if request.cursor is not None:
         conditions.append("(model_id, node) > (?, ?)")
         values += _after(request.cursor)
@@ -253,20 +258,28 @@ async def _places(db: aiosqlite.Connection, request: GetResidencyTimelineRequest
     return [(model_id, node) for model_id, node in rows]
 
 
-async def _stays_at(db: aiosqlite.Connection, span: _Span, first: Place, last: Place) -> Iterator[StayRow]:
-    """The stays in the window between two places, in their order, and then by time."""
-    rows = await db.execute_fetchall(
+async def _stays_at(
+    db: aiosqlite.Connection, span: _Span, first: Place, last: Place
+) -> Iterable[Iterable[object]]:
+    """The rows of stays in the window between two places, in their order, and then by time."""
+    return await db.execute_fetchall(
         f"SELECT {_COLUMNS} FROM stays INDEXED BY stays_by_model "
         "WHERE (model_id, node) >= (?, ?) AND (model_id, node) <= (?, ?) "
-        "AND begun_at < ? AND (ended_at IS NULL OR ended_at > ?) ORDER BY model_id, node, begun_at",
+        "AND begun_at < ? AND (ended_at IS NULL OR ended_at > ?) "
+        "ORDER BY model_id, node, begun_at, begun_seq",
         (*first, *last, to_sql(span.until), to_sql(span.since)),
     )
-    return map(_row, rows)
 
 
-def _lane(place: Place, rows: Sequence[StayRow], span: _Span, now: datetime) -> Lane:
+def _lanes(rows: Iterable[Iterable[object]], wanted: frozenset[Place], span: _Span) -> tuple[Lane, ...]:
+    """The lanes of these places, as many as fit into a reply."""
+    by_place = groupby(map(_row, rows), lambda row: (row.model_id, row.node))
+    return as_many_as_fit(_lane(place, stays, span) for place, stays in by_place if place in wanted)
+
+
+def _lane(place: Place, rows: Iterable[StayRow], span: _Span) -> Lane:
     model_id, node = place
-    stays = [_told(row, span, now) for row in sorted(rows, key=attrgetter("begun_at", "begun_seq"))]
+    stays = [_told(row, span) for row in rows]
     return Lane(
         model_id=model_id,
         lane_node=node,
@@ -276,10 +289,10 @@ def _lane(place: Place, rows: Sequence[StayRow], span: _Span, now: datetime) -> 
     )
 
 
-def _told(row: StayRow, span: _Span, now: datetime) -> Stay:
+def _told(row: StayRow, span: _Span) -> Stay:
     resident = timedelta()
     if row.ready_at is not None:
-        end = now if row.ended_at is None else from_sql(row.ended_at)
+        end = span.now if row.ended_at is None else from_sql(row.ended_at)
         resident = max(min(end, span.until) - max(from_sql(row.ready_at), span.since), timedelta())
     return Stay(
         begun_at=rfc3339(from_sql(row.begun_at)),

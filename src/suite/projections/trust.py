@@ -24,6 +24,13 @@ SCHEMA: Final = """
         crashes INTEGER NOT NULL,
         content_since INTEGER NOT NULL
     ) WITHOUT ROWID;
+    CREATE TABLE version_facts (
+        model_name TEXT NOT NULL,
+        version INTEGER NOT NULL,
+        loads INTEGER NOT NULL,
+        crashes INTEGER NOT NULL,
+        PRIMARY KEY (model_name, version)
+    ) WITHOUT ROWID;
     CREATE TABLE model_contents (
         model_name TEXT NOT NULL,
         node TEXT NOT NULL,
@@ -40,6 +47,7 @@ LATEST_CYCLE: Final = (
 
 async def fold(db: aiosqlite.Connection, events: Sequence[Recorded], evaluations: Counter[str]) -> None:
     """Add to the counts of evaluations, loads and crashes; the latter two start anew with new content."""
+    await _count_by_version(db, events)
     changed = await _content_changes(db, events)
     loads, crashes = (_count(events, kind, changed) for kind in (InstanceLoaded, InstanceCrashed))
     names = {**evaluations, **loads, **crashes, **changed}
@@ -52,6 +60,36 @@ async def fold(db: aiosqlite.Connection, events: Sequence[Recorded], evaluations
             "content_since = max(content_since, excluded.content_since)",
             [(name, evaluations[name], loads[name], crashes[name], changed.get(name, 0)) for name in names],
         )
+
+
+async def _count_by_version(db: aiosqlite.Connection, events: Sequence[Recorded]) -> None:
+    """Add to the counts of loads and crashes of versions, of the events that say which it was."""
+    counts: defaultdict[tuple[str, int], list[int]] = defaultdict(lambda: [0, 0])
+    for event in events:
+        fact = event.data
+        if isinstance(fact, InstanceLoaded | InstanceCrashed) and fact.version:
+            counts[fact.model_id, fact.version][isinstance(fact, InstanceCrashed)] += 1
+    if counts:
+        await db.executemany(
+            "INSERT INTO version_facts VALUES (?, ?, ?, ?) ON CONFLICT DO UPDATE SET "
+            "loads = loads + excluded.loads, crashes = crashes + excluded.crashes",
+            [(*key, *both) for key, both in counts.items()],
+        )
+
+
+async def trust_in_version(db: aiosqlite.Connection, model_name: str, version: int) -> float | None:
+    """The trust in one version of a model, from what is known of that; None if nothing is."""
+    evaluations = await db.execute_fetchall(
+        "SELECT trust_score, avg_latency_ms FROM model_evaluation_scores INDEXED BY scores_by_version "
+        "WHERE model_name = ? AND version = ? ORDER BY seq DESC LIMIT ?",
+        (model_name, version, RECENT),
+    )
+    facts = await db.execute_fetchall(
+        "SELECT loads, crashes FROM version_facts WHERE model_name = ? AND version = ?", (model_name, version)
+    )
+    loads, crashes = next(iter(facts), (0, 0))
+    scores = (Evaluated(trust_score=score, avg_latency_ms=latency) for score, latency in evaluations)
+    return trust(Evidence(evaluations=tuple(scores), loads=loads, crashes=crashes))
 
 
 def _count(

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from datetime import datetime
-from typing import Any, ClassVar, TypeAlias
+from typing import Any, ClassVar, NamedTuple, TypeAlias
 
 import aiosqlite
 
@@ -17,7 +17,7 @@ from suite.messages.events import Generated, UsageRecorded
 from suite.messages.times import from_sql, parse_time, rfc3339, to_sql
 from suite.projections import requests
 from suite.projections.latencies import bin_of
-from suite.projections.projection import EXPIRE_ROWS, Projection, remove_expired
+from suite.projections.projection import EXPIRE_ROWS, Projection
 from suite.projections.reply_size import as_many_as_fit, left_out
 
 GENERATION = "generation"
@@ -60,10 +60,12 @@ class UsageProjection(Projection):
             first_bin INTEGER,
             total_us INTEGER,
             total_bin INTEGER,
-            expires INTEGER
+            expires INTEGER,
+            version INTEGER
         );
         CREATE INDEX usage_by_time ON usage (at, model_id);
         CREATE INDEX usage_by_model ON usage (model_id, at);
+        CREATE INDEX usage_by_version ON usage (model_id, version, at);
         CREATE INDEX usage_by_conversation ON usage (conversation_id) WHERE conversation_id IS NOT NULL;
         CREATE INDEX usage_by_expiry ON usage (expires) WHERE expires IS NOT NULL;
     """
@@ -73,12 +75,23 @@ class UsageProjection(Projection):
         rows = [row for recorded in events if (row := _row(recorded)) is not None]
         if rows:
             await db.executemany(f"INSERT INTO usage VALUES ({', '.join('?' * len(rows[0]))})", rows)
-        await requests.fold(db, events)
+            await requests.count(db, [use for recorded in events if (use := _use(recorded)) is not None])
+        await requests.fold_misses(db, events)
 
     async def expire(self, db: aiosqlite.Connection, now: datetime) -> bool:
-        """Remove expired rows. Returns whether there may be more."""
-        more_requests = await requests.expire(db, now)
-        return await remove_expired(db, "usage", now) == EXPIRE_ROWS or more_requests
+        """Remove expired rows, also from the sums. Returns whether there may be more."""
+        expired = await db.execute_fetchall(
+            "SELECT seq, is_request, model_id, at, outcome, prompt_tokens, reused_tokens, completion_tokens, "
+            "first_us, total_us FROM usage WHERE expires <= ? LIMIT ?",
+            (int(now.timestamp()), EXPIRE_ROWS),
+        )
+        rows = list(expired)
+        if rows:
+            uses = [_expired_use(*row) for _, is_request, *row in rows if is_request]
+            await requests.count(db, uses, sign=-1)
+            await db.executemany("DELETE FROM usage WHERE seq = ?", [(row[0],) for row in rows])
+        more_misses = await requests.expire_misses(db, now)
+        return len(rows) == EXPIRE_ROWS or more_misses
 
 
 class UsageHistory:
@@ -145,6 +158,26 @@ async def last_used(
     return {model_id: from_sql(at) for model_id, at in rows if at is not None}
 
 
+class VersionUse(NamedTuple):
+    """How often a version of a model was used, and when last."""
+
+    uses: int
+    last: datetime
+
+
+async def uses_by_version(
+    db: aiosqlite.Connection, model_id: str | None
+) -> dict[tuple[str, int | None], VersionUse]:
+    """The uses of each version of a model, or of all models; None stands for a version that is not known."""
+    condition, values = ("", ()) if model_id is None else ("WHERE model_id = ? ", (model_id,))
+    rows = await db.execute_fetchall(
+        "SELECT model_id, version, count(*), max(at) FROM usage INDEXED BY usage_by_version "
+        f"{condition}GROUP BY model_id, version",
+        values,
+    )
+    return {(model, version): VersionUse(count, from_sql(at)) for model, version, count, at in rows}
+
+
 def _row(recorded: Recorded) -> Row | None:
     figures: Row
     took = requests.Times()
@@ -176,7 +209,46 @@ def _row(recorded: Recorded) -> Row | None:
         *_with_bin(took.first_us),
         *_with_bin(took.total_us),
         None if recorded.expires is None else int(recorded.expires.timestamp()),
+        fact.version or None,  # what is unset is false too
     )
+
+
+def _use(recorded: Recorded) -> requests.Use | None:
+    """What an event adds to the requests over time; None if it is none to the service."""
+    second = _second(recorded.time)
+    match recorded.data:
+        case Generated() as fact:
+            return requests.Use(
+                model_id=fact.model_id,
+                second=second,
+                outcome=fact.outcome,
+                prompt_tokens=fact.prompt_tokens,
+                reused_tokens=fact.reused_tokens,
+                completion_tokens=fact.completion_tokens,
+                times=requests.times_of(fact),
+            )
+        case UsageRecorded(node=node) as fact if node:
+            return requests.Use(fact.model_id, second, None, 0, 0, 0, requests.Times())
+        case _:
+            return None
+
+
+def _expired_use(
+    model_id: str,
+    at: str,
+    outcome: str | None,
+    prompt: int,
+    reused: int,
+    completion: int,
+    first_us: int | None,
+    total_us: int | None,
+) -> requests.Use:
+    times = requests.Times(first_us, total_us)
+    return requests.Use(model_id, _second(from_sql(at)), outcome, prompt, reused, completion, times)
+
+
+def _second(time: datetime) -> int:
+    return int(time.timestamp() // 1)
 
 
 def _with_bin(time_us: int | None) -> tuple[int | None, int | None]:

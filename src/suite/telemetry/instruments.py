@@ -99,7 +99,8 @@ CLIENT_TOKEN_USAGE: Final = Histogram(
 GENERATION_TOKENS: Final = Counter(
     name="suite.generation.tokens",
     unit="{token}",
-    description="Tokens of prompts (input), those of them that were in memory (reused), of answers (output).",
+    description="Tokens of prompts (input), those of them that were in memory (reused), of answers (output); "
+    "guesses of these (drafted), and those that were right (accepted).",
     attributes=(MODEL, TOKEN_TYPE),
 )
 GENERATIONS: Final = Counter(

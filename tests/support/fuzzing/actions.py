@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager, suppress
 from random import Random
 from typing import Final, NamedTuple
 
+import anyio
 import msgspec
 
 import suite.errors
@@ -17,6 +18,7 @@ from suite.errors import InvalidRequest, SuiteError, TooLarge
 from suite.messages.actions.base import ErrorReply, Reply
 from suite.messages.jsonschema import action_types, schema_of
 from suite.messages.signals import AnySignal
+from suite.tasks import background
 from support.fuzzing.mutation import TEXTS, encoded, junk, mutated_document
 from support.fuzzing.run import Target
 from support.fuzzing.service import HINTS, UNLIKELY, FuzzedService
@@ -84,13 +86,38 @@ class Sender:
     async def check(self, request: Request) -> str:
         """The outcome as a code. Raises AssertionError for an answer that is none."""
         try:
-            data = await self._answer(request)
+            async with self._ending_benchmarks(request.action):
+                data = await self._answer(request)
         except (InvalidRequest, TooLarge):
             return "not sent"  # the subject or a header cannot be
         outcome = self._outcome(request, data)
         if request.action == "drain_node":
             await self._connection.request("suite.action.drain_node", b'{"undo": true}', timeout=SECONDS)
         return outcome
+
+    @asynccontextmanager
+    async def _ending_benchmarks(self, action: str) -> AsyncIterator[None]:
+        """Cancel what a benchmark made at random would go on with for hours."""
+        if action != "run_benchmark":
+            yield
+            return
+        async with background() as tasks:
+            tasks.start_soon(self._cancel_benchmarks)
+            yield
+        await self._cancel_open()
+
+    async def _cancel_benchmarks(self) -> None:
+        while True:
+            await anyio.sleep(0.5)
+            await self._cancel_open()
+
+    async def _cancel_open(self) -> None:
+        found = await self._connection.request(
+            "suite.action.get_benchmarks", b'{"state": "open"}', timeout=SECONDS
+        )
+        for each in msgspec.json.decode(found.data)["benchmarks"]:
+            body = json.dumps({"benchmark_id": each["benchmark_id"]}).encode()
+            await self._connection.request("suite.action.cancel_benchmark", body, timeout=SECONDS)
 
     async def _answer(self, request: Request) -> bytes:
         """The final reply."""

@@ -42,6 +42,21 @@ HINTS: Final[dict[str, Sequence[Any]]] = {
     "previous_response_id": (None, "a", "resp_a"),
     "generation_id": ("a", "b", "c"),
     "context_length": (None, 1, 512, 100_000),
+    "benchmark_id": (None, "a", "b"),
+    "judge": (None, "tiny", "nobody"),
+    "rounds": (1, 2),
+    "streams": ([], [1], [2, 1]),
+    "prompt_tokens": (None, 1, 8, 100_000),
+    "answer_tokens": (None, 2, 4),
+    "set_jsonl": (
+        None,
+        "",
+        "{",
+        '{"prompt": "x", "exact": "y", "max_tokens": 2}\n[]',
+        '{"prompt": "x", "pattern": "(a|a)*b", "max_tokens": 2}',
+        '{"prompt": "x", "json_schema": {"$ref": "#"}, "max_tokens": 2}',
+        '{"prompt": "x", "judge": "y", "max_tokens": 2}',
+    ),
     "tool_choice": ("auto", "none", "required"),
 }
 """What most requests have, so that they get far and come back soon."""

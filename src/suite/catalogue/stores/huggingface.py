@@ -19,7 +19,7 @@ from suite.catalogue.entry import Entry
 from suite.catalogue.folder import ids_of, plain_id
 from suite.catalogue.outage import outage_at
 from suite.catalogue.stores.small_file import read_small
-from suite.engine.gguf.names import is_model_name, part_names, split_name
+from suite.engine.gguf.names import is_model_name, is_projector_name, part_names, split_name
 
 SNAPSHOTS: Final = "snapshots"
 
@@ -87,6 +87,7 @@ def _entries(repository: Path, failed: Callable[[OSError], None]) -> Iterator[En
                 named_by=repository / f"{within}{at}",  # whichever snapshot that is at the time
                 source="huggingface",
                 repository=name,
+                projectors=_projectors(path.parent),
                 roots=roots,
                 sha256=_claimed(path, blob),
             )
@@ -119,6 +120,15 @@ def _model_files(snapshot: Path, failed: Callable[[OSError], None]) -> Iterator[
     for directory, names, files in os.walk(snapshot, onerror=failed):
         names.sort()
         yield from (Path(directory, name) for name in sorted(files) if _is_first_of_model(name))
+
+
+def _projectors(folder: Path) -> tuple[Path, ...]:
+    """The projectors in a folder; none if it cannot be read, as its models say then."""
+    try:
+        names = sorted(entry.name for entry in os.scandir(folder) if is_projector_name(entry.name))
+    except OSError:
+        return ()
+    return tuple(folder / name for name in names)
 
 
 def _is_first_of_model(name: str) -> bool:

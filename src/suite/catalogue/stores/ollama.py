@@ -153,6 +153,7 @@ class OllamaStore:
             path=blob,
             sha256=_hex(weights),
             parameters=parameters,
+            projectors=tuple(map(self._blob, manifest.of_kind("projector"))),
             context_tokens=_context_tokens(stored),
         )
 

@@ -71,6 +71,10 @@ _RANKING_HEADS: Final = frozenset(("cls.weight", "cls.output.weight"))
 _NO_TOKENIZER = ("none", "no_vocab")
 
 
+class _OtherFile(Malformed):
+    """The file is what it should be, and no model."""
+
+
 class GgufInfo(msgspec.Struct, frozen=True, kw_only=True):
     """A model as described by its file, or by all parts of a split file together."""
 
@@ -182,9 +186,12 @@ def describe(path: Path) -> GgufInfo | AdapterInfo:
 
 def _invalid(path: Path, error: Malformed) -> ModelFileInvalid:
     reason = str(error)[:_MAX_REASON]
-    return ModelFileInvalid(
-        f"{path.name} is not a model that can be loaded: {reason}; download it again, or remove it"
-    )
+    return ModelFileInvalid(f"{path.name} is not a model that can be loaded: {reason}; {_what_to_do(error)}")
+
+
+def _what_to_do(error: Malformed) -> str:
+    whole = isinstance(error, _OtherFile)
+    return "choose the model that it is for" if whole else "download it again, or remove it"
 
 
 def _read(path: Path) -> tuple[Header, int]:
@@ -243,7 +250,7 @@ def _describe(headers: list[Header], file_bytes: int, parts: tuple[str, ...]) ->
     keys = Keys(headers[0])
     kind = keys.text("general.type", "model")
     if kind in _OTHER_FILES:
-        raise Malformed(f"it is {_OTHER_FILES[kind]}, not a model")
+        raise _OtherFile(f"it is {_OTHER_FILES[kind]}, not a model")
     architecture = keys.text("general.architecture")
     tensors = [tensor for header in headers for tensor in header.tensors]
     if not tensors:

@@ -23,6 +23,12 @@ def is_companion(file_name: str) -> bool:
     return any(word in file_name.lower() for word in _COMPANIONS)
 
 
+def is_projector_name(file_name: str) -> bool:
+    """Whether a file of this name is a projector (mmproj)."""
+    name = file_name.lower()
+    return "mmproj" in name and name.endswith(SUFFIX) and not name.startswith(".")
+
+
 def split_name(file_name: str) -> tuple[str, int, int] | None:
     """Split a name such as ``big-00001-of-00003.gguf`` into base name, part number and number of parts."""
     match = _SPLIT.fullmatch(file_name)

@@ -15,6 +15,7 @@ import msgspec
 from suite.engine.prompts.adaptation import adaptations, missing, with_tools_as_text
 from suite.engine.prompts.call_form import CallForm, call_form
 from suite.engine.prompts.markers import Broken, Markers, unmarked
+from suite.engine.prompts.placed_pictures import Pictures
 from suite.engine.prompts.rendering import (
     PATIENT_NICE,
     QUICK_SECONDS,
@@ -43,6 +44,8 @@ class ChatText(NamedTuple):
     warnings: tuple[str, ...] = ()
     thinks: bool = False
     """Whether the text ends within the reasoning of the assistant."""
+    pictures: Pictures = Pictures()
+    """Those that the text has marks for."""
 
     @property
     def unmarked(self) -> str:
@@ -121,6 +124,10 @@ class ChatWriter:
         that cannot be read; and SlowChat for a chat that takes its template long, unless told to be
         `patient`.
         """
+        chat = self._written(messages, wishes, patient)
+        return chat._replace(pictures=Pictures.of(messages))
+
+    def _written(self, messages: Sequence[ChatMessage], wishes: Wishes, patient: bool) -> ChatText:
         if not wishes.continues_answer:
             return self._to_answer(messages, wishes, patient)
         *before, last = messages
@@ -134,7 +141,11 @@ class ChatWriter:
 
     def tokens(self, chat: ChatText, *, begins: bool) -> list[int]:
         """The tokens of a chat: only the template's own markers are control tokens."""
-        return self._markers.tokens(chat.text, chat.mark, begins=begins)
+
+        def tokenize(text: str, begins: bool) -> list[int]:
+            return self._markers.tokens(text, chat.mark, begins=begins)
+
+        return chat.pictures.tokens(chat.text, tokenize, begins=begins)
 
     # --- where the answer begins ----------------------------------------------------------------------------
 

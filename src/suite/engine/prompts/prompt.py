@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from bisect import bisect_left
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import nullcontext
 from typing import NamedTuple, TypeVar
@@ -12,8 +12,10 @@ from typing import NamedTuple, TypeVar
 import msgspec
 
 from suite.engine.backend import LeaveCore
+from suite.engine.pictures.tokens import Piece
 from suite.engine.prompts.call_form import CallForm
 from suite.engine.prompts.chat_text import ChatText, ChatWriter, Wishes
+from suite.engine.prompts.placed_pictures import without_rest_of_picture
 from suite.engine.prompts.rendering import SlowChat
 from suite.engine.reasoning import Reasoning
 from suite.engine.vocabulary import Vocabulary
@@ -49,6 +51,8 @@ class Prompt(msgspec.Struct, frozen=True, kw_only=True):
     """How reasoning is told apart from the answer; None: the model has no markers for it."""
     warnings: tuple[str, ...] = ()
     """What of the chat the model does not get as it was sent."""
+    pictures: Mapping[int, Piece] = {}
+    """The pieces of the pictures in it, by the first of the tokens that stand for each."""
 
 
 class WrittenPrompt(NamedTuple):
@@ -187,6 +191,8 @@ class Prompter:
         if request.truncate is None:
             raise self._too_long(f"{len(tokens)} tokens")
         kept = self._cut(request, tokens, patient)
+        begin = int(self._vocabulary.adds_bos)
+        kept[begin:] = without_rest_of_picture(kept[begin:], chat.pictures.pieces)
         unread = -(-surplus // self._vocabulary.longest_piece) if surplus else 0
         return self._prompt(chat, kept, unread + len(tokens) - len(kept))
 
@@ -196,6 +202,7 @@ class Prompter:
             truncated_tokens=truncated_tokens,
             reasoning=self._chats.reasoning_of(chat),
             warnings=chat.warnings,
+            pictures=chat.pictures.pieces,
         )
 
     def text(self, request: GenerateTextRequest, *, patient: bool = True) -> str:

@@ -51,8 +51,20 @@ class ToolUseBlock(msgspec.Struct, frozen=True, kw_only=True, tag="tool_use"):
     input: dict[str, Any]
 
 
+class ImageSource(msgspec.Struct, frozen=True, kw_only=True):
+    """Where a picture is: in the request itself, as nothing is fetched and no files are kept."""
+
+    type: str
+    """``base64``; others are refused."""
+    media_type: str | None = None
+    data: str | None = None
+    url: str | None = None
+
+
 class ImageBlock(msgspec.Struct, frozen=True, kw_only=True, tag="image"):
-    """A picture, which is refused."""
+    """A picture."""
+
+    source: ImageSource
 
 
 class DocumentBlock(msgspec.Struct, frozen=True, kw_only=True, tag="document"):
@@ -149,7 +161,7 @@ class CountTokensRequest(msgspec.Struct, frozen=True, kw_only=True):
     def prompt_fields(self) -> dict[str, Any]:
         """What the prompt is made of, as the service takes it.
 
-        Raises UnsupportedContent for pictures and documents, InvalidRequest for tools of Anthropic's servers.
+        Raises UnsupportedContent for documents, InvalidRequest for tools of Anthropic's servers.
         """
         fields: dict[str, Any] = {"messages": _messages(self.system, self.messages)}
         if self.tools:
@@ -219,13 +231,13 @@ def _messages(
 def _sent(message: InputMessage) -> Iterator[SentMessage]:
     """The messages that one becomes: answers to calls, then what is left of it."""
     blocks = message.blocks
-    if any(isinstance(each, ImageBlock | DocumentBlock) for each in blocks):
+    if any(isinstance(each, DocumentBlock) for each in blocks):
         raise UnsupportedContent
     results = [each for each in blocks if isinstance(each, ToolResultBlock)]
     yield from map(_result, results)
     calls = [_call(each) for each in blocks if isinstance(each, ToolUseBlock)]
     thoughts = [each.thinking for each in blocks if isinstance(each, ThinkingBlock)]
-    text = _joined(tuple(each for each in blocks if isinstance(each, TextBlock)))
+    text = _content(tuple(each for each in blocks if isinstance(each, TextBlock | ImageBlock)))
     if text or calls or thoughts or not results:
         yield {
             "role": message.role,
@@ -237,14 +249,26 @@ def _sent(message: InputMessage) -> Iterator[SentMessage]:
 
 def _result(result: ToolResultBlock) -> SentMessage:
     content = result.content or ""
-    if not isinstance(content, str) and not all(isinstance(each, TextBlock) for each in content):
+    if not isinstance(content, str) and any(isinstance(each, DocumentBlock) for each in content):
         raise UnsupportedContent
-    text = _joined(content)
-    return {
-        "role": "tool",
-        "tool_call_id": result.tool_use_id,
-        "content": f"Error: {text}" if result.is_error else text,
-    }
+    text = f"Error: {_joined(content)}" if result.is_error else _content(content)
+    return {"role": "tool", "tool_call_id": result.tool_use_id, "content": text}
+
+
+def _content(content: str | tuple[Block, ...]) -> str | list[dict[str, Any]]:
+    """A text, or its parts where there are pictures among them."""
+    if isinstance(content, str) or not any(isinstance(each, ImageBlock) for each in content):
+        return _joined(content)
+    return [_part(each) for each in content if isinstance(each, TextBlock | ImageBlock)]
+
+
+def _part(block: TextBlock | ImageBlock) -> dict[str, Any]:
+    if isinstance(block, TextBlock):
+        return {"type": "text", "text": block.text}
+    if block.source.data is None:
+        url = block.source.url or f"{block.source.type}:"
+        return {"type": "image_url", "image_url": url}
+    return {"type": "image", "data": block.source.data}
 
 
 def _joined(content: str | tuple[Block, ...]) -> str:

@@ -44,9 +44,7 @@ class OllamaMessage(msgspec.Struct, frozen=True, kw_only=True):
 
     def sent(self, number: int) -> dict[str, Any]:
         """The message as the service takes it. ``number`` makes ids for calls without one."""
-        if self.images:
-            raise UnsupportedContent
-        message: dict[str, Any] = {"role": self.role, "content": self.content or ""}
+        message: dict[str, Any] = {"role": self.role, "content": with_images(self.content or "", self.images)}
         if self.tool_calls:
             message["tool_calls"] = [
                 {
@@ -110,8 +108,6 @@ class OllamaGenerateRequest(OllamaRequest, frozen=True, kw_only=True):
 
     def fields(self, *, has_template: bool) -> Fields:
         """The request as the service takes it. Raises InvalidRequest and UnsupportedContent."""
-        if self.images:
-            raise UnsupportedContent
         fields = self.common_fields
         if self.system:
             fields["system_prompt"] = self.system
@@ -119,8 +115,19 @@ class OllamaGenerateRequest(OllamaRequest, frozen=True, kw_only=True):
         if self.suffix:
             return fields | {"prompt": prompt, "suffix": self.suffix}
         if self.raw or not has_template:
+            if self.images:
+                raise UnsupportedContent(
+                    "images need a chat: send them without raw, to a model with a template"
+                )
             return fields | {"prompt": prompt}
-        return fields | {"messages": [{"role": "user", "content": prompt}]}
+        return fields | {"messages": [{"role": "user", "content": with_images(prompt, self.images)}]}
+
+
+def with_images(text: str, images: tuple[str, ...] | None) -> str | list[dict[str, Any]]:
+    """The content of a message: Ollama has its pictures, which are in base64, before its text."""
+    if not images:
+        return text
+    return [*({"type": "image", "data": each} for each in images), {"type": "text", "text": text}]
 
 
 read_chat: Final = reader(OllamaChatRequest)

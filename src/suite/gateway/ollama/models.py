@@ -144,7 +144,9 @@ def shown(info: ModelInfo, *, now: datetime) -> Shown:
 
 def _capabilities(info: ModelInfo) -> tuple[str, ...]:
     embeds, chats = "embedding" in info.capabilities, info.has_chat_template
-    return ("embedding",) * embeds + ("completion",) * (chats or not embeds) + ("tools",) * chats
+    sees = "vision" in info.capabilities
+    completes = chats or not embeds
+    return ("embedding",) * embeds + ("completion",) * completes + ("tools",) * chats + ("vision",) * sees
 
 
 def _parameter_size(parameters: int | None) -> str:

@@ -16,8 +16,7 @@ from suite.gateway.fields import MOST_TOKENS, function_tool
 from suite.gateway.generations import Fields
 
 _TEXTS: Final = frozenset(("input_text", "output_text", "text", "refusal", "reasoning_text", "summary_text"))
-
-
+_PICTURE: Final = "input_image"
 _LEFT_OUT: Final = frozenset(
     ("item_reference", "custom_tool_call", "custom_tool_call_output", "web_search_call")
 )
@@ -25,9 +24,11 @@ _LEFT_OUT: Final = frozenset(
 
 
 class Part(msgspec.Struct, frozen=True, kw_only=True):
-    """A part of a content: a text, or a picture or file, which are refused."""
+    """A part of a content: a text, a picture, or a file, which is refused."""
 
     type: str
+    image_url: str | None = None
+    """Of a picture: a data URL with base64."""
     text: str | None = None
     refusal: str | None = None
 
@@ -239,13 +240,13 @@ def _messages(items: Iterable[Item]) -> list[dict[str, Any]]:
 def _message(item: Item) -> dict[str, Any]:
     match item.type:
         case "message":
-            return {"role": item.role or "user", "content": _text(item.content)}
+            return {"role": item.role or "user", "content": _content(item.content)}
         case "function_call":
             function = {"name": item.name, "arguments": item.arguments or "{}"}
             call = {"id": item.call_id, "type": "function", "function": function}
             return {"role": "assistant", "content": "", "tool_calls": [call]}
         case "function_call_output":
-            return {"role": "tool", "tool_call_id": item.call_id, "content": _text(item.output)}
+            return {"role": "tool", "tool_call_id": item.call_id, "content": _content(item.output)}
         case "reasoning":
             thoughts = _text(item.content) or _text(item.summary)
             return {"role": "assistant", "content": "", "reasoning_content": thoughts}
@@ -272,6 +273,21 @@ def _joined(last: dict[str, Any], message: dict[str, Any]) -> dict[str, Any]:
         "content": last["content"] or message["content"],
         **({"tool_calls": calls} if calls else {}),
     }
+
+
+def _content(content: Content | None) -> str | list[dict[str, Any]]:
+    """A text, or its parts where there are pictures among them."""
+    if not isinstance(content, tuple) or all(each.type != _PICTURE for each in content):
+        return _text(content)
+    return [_part(each) for each in content]
+
+
+def _part(part: Part) -> dict[str, Any]:
+    if part.type != _PICTURE:
+        return {"type": "text", "text": _text((part,))}
+    if part.image_url is None:
+        raise UnsupportedContent("a picture without image_url: send it as a data URL, as no files are kept")
+    return {"type": "image_url", "image_url": part.image_url}
 
 
 def _text(content: Content | None) -> str:

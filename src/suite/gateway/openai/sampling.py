@@ -73,6 +73,7 @@ class Sampled(msgspec.Struct, frozen=True, kw_only=True):
     adapters: Adapters | None = None
     conversation_id: str | None = None
     reuse: bool | None = None
+    speculation: bool | None = None
 
     def __post_init__(self) -> None:
         if self.stream_options is not None and not self.stream:

@@ -18,9 +18,14 @@ class PromptDetails(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class CompletionDetails(msgspec.Struct, frozen=True, kw_only=True):
-    """Of the answer's tokens: those before it, between think markers."""
+    """Of the answer's tokens."""
 
     reasoning_tokens: int
+    """Those before it, between think markers."""
+    accepted_prediction_tokens: int = 0
+    """Those that were guessed rightly, by the service itself."""
+    rejected_prediction_tokens: int = 0
+    """Guesses that were wrong, which are in no answer."""
 
 
 class Usage(msgspec.Struct, frozen=True, kw_only=True):
@@ -35,18 +40,24 @@ class Usage(msgspec.Struct, frozen=True, kw_only=True):
 
 def usage_of(generations: Iterable[Tokens]) -> Usage:
     """The usage of a request that took these generations."""
-    prompt = cached = completion = reasoning = 0
+    prompt = cached = completion = reasoning = drafted = accepted = 0
     for each in generations:
         prompt += each.prompt_tokens
         cached += each.reused_tokens
         completion += each.completion_tokens
         reasoning += each.reasoning_tokens
+        drafted += each.drafted_tokens
+        accepted += each.accepted_tokens
     return Usage(
         prompt_tokens=prompt,
         completion_tokens=completion,
         total_tokens=prompt + completion,
         prompt_tokens_details=PromptDetails(cached_tokens=cached),
-        completion_tokens_details=CompletionDetails(reasoning_tokens=reasoning),
+        completion_tokens_details=CompletionDetails(
+            reasoning_tokens=reasoning,
+            accepted_prediction_tokens=accepted,
+            rejected_prediction_tokens=drafted - accepted,
+        ),
     )
 
 

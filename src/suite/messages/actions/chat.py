@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator
 from typing import Annotated, Any, Literal, TypeAlias
 
 import msgspec
@@ -10,14 +12,34 @@ from msgspec import Meta
 from suite.messages.actions.base import Name
 
 TEXT_PARTS = frozenset({"text", "refusal"})
-"""The types of content parts that are text; others are refused by the action with `unsupported_content`."""
+"""The types of content parts that are text."""
+PICTURE_PARTS = frozenset({"image", "image_url"})
+"""The types of content parts that are pictures; what is neither is refused with `unsupported_content`."""
+DATA_URL = re.compile(r"data:[^,]*;base64,", re.IGNORECASE)
+"""What a data URL with base64 begins with."""
+
+
+class PictureUrl(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A picture, as in OpenAI's API."""
+
+    url: str
+    """A data URL with base64: ``data:image/png;base64,...``. Nothing is fetched from elsewhere."""
+    detail: str | None = None
+    """Has no effect: a model sees all of a picture that it can."""
 
 
 class ContentPart(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """A part of a message's content, as in OpenAI's API. Only parts of the type ``text`` are supported."""
+    """A part of a message's content, as in OpenAI's API: a text or a picture."""
 
     type: Annotated[str, Meta(min_length=1, max_length=64)]
-    """``text``; ``refusal`` in an assistant's message. Pictures, audio and files are refused."""
+    """``text``; ``refusal`` in an assistant's message; ``image`` or ``image_url`` for a model with the
+    capability ``vision``. Audio and files are refused."""
+    data: str | None = None
+    """The picture of a part of the type ``image``: a PNG, JPEG, GIF, WebP or BMP file in base64."""
+    attached: Annotated[str, Meta(pattern="^[0-9a-f]{64}$")] | None = None
+    """Instead of ``data``: the SHA-256 of the picture's file, which is asked for at ``attachments``."""
+    image_url: PictureUrl | str | None = None
+    """The picture of a part of the type ``image_url``."""
     text: str | None = None
     """The text of a part of the type ``text``."""
     refusal: str | None = None
@@ -26,6 +48,22 @@ class ContentPart(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     def __post_init__(self) -> None:
         if self.type in TEXT_PARTS and self.plain is None:
             raise ValueError(f"{self.type} is missing: a part of the type {self.type!r} has it")
+        if self.type in PICTURE_PARTS and self.picture is None:
+            name = "data" if self.type == "image" else self.type
+            raise ValueError(f"{name} is missing: a part of the type {self.type!r} has it")
+
+    @property
+    def picture(self) -> str | None:
+        """What tells one picture from another; None if it is none.
+
+        Its base64, the digest of one that is attached, or the URL of one that would have to be fetched.
+        """
+        if self.type == "image":
+            return self.attached or self.data
+        if self.type != "image_url" or self.image_url is None:
+            return None
+        url = self.image_url if isinstance(self.image_url, str) else self.image_url.url
+        return DATA_URL.sub("", url, count=1)
 
     @property
     def plain(self) -> str | None:
@@ -100,6 +138,18 @@ class ChatMessage(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
         if isinstance(self.content, tuple):
             return "\n".join(part.plain for part in self.content if part.plain is not None)
         return self.content or ""
+
+    @property
+    def has_pictures(self) -> bool:
+        """Whether any part of it is a picture."""
+        return next(self.pictures, None) is not None
+
+    @property
+    def pictures(self) -> Iterator[ContentPart]:
+        """Each part that is a picture."""
+        for part in self.content if isinstance(self.content, tuple) else ():
+            if part.picture is not None:
+                yield part
 
     @property
     def thoughts(self) -> str | None:

@@ -8,6 +8,7 @@ import msgspec
 from msgspec import Meta
 
 from suite.messages.actions.base import EntryId, Moment, Name, Page, Query, Reply, Request
+from suite.messages.benchmarks import BenchmarkResult
 
 
 class LogPerformanceMetricRequest(Request, frozen=True, kw_only=True):
@@ -102,6 +103,9 @@ class LogModelEvaluationRequest(Request, frozen=True, kw_only=True):
     comparison_data: str | dict[str, Any] | list[Any] | None = None
     evaluation_id: EntryId | None = None
     evaluation_timestamp: Moment | None = None
+    version: Annotated[int, Meta(ge=1)] | None = None
+    """Which version of the model was evaluated; ``model_name`` may also be ``NAME@3``. Null: the one that the
+    model is at, if the service knows such a model."""
 
 
 class LogModelEvaluationReply(Reply, frozen=True, kw_only=True):
@@ -117,6 +121,8 @@ class GetModelEvaluationScoresRequest(Page, frozen=True, kw_only=True):
 
     model_name: Name | None = None
     cycle_id: Name | None = None
+    version: Annotated[int, Meta(ge=1)] | None = None
+    """Only of this version of the model. Null: of all."""
 
 
 class ModelEvaluation(msgspec.Struct, frozen=True, kw_only=True):
@@ -131,6 +137,8 @@ class ModelEvaluation(msgspec.Struct, frozen=True, kw_only=True):
     avg_latency_ms: float
     evaluation_timestamp: str
     comparison_data: str | None
+    version: int | None = None
+    """Which version of the model was evaluated. Null: it is not known."""
 
 
 class GetModelEvaluationScoresReply(Reply, frozen=True, kw_only=True):
@@ -186,6 +194,10 @@ class ModelComparison(msgspec.Struct, frozen=True, kw_only=True):
     scores: Scores
     change: Scores
     """Latest minus previous; null if there is nothing to compare."""
+    benchmark: BenchmarkResult | None = None
+    """The result of its last benchmark; null: it has none, or the evaluation of that one was retracted."""
+    benchmark_node: str | None = None
+    """The node that the benchmark has measured."""
 
 
 class CompareModelsReply(Reply, frozen=True, kw_only=True):

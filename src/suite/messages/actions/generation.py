@@ -135,6 +135,10 @@ class GenerateTextRequest(Request, frozen=True, kw_only=True):
     """False: the whole prompt is decoded, also where its tokens are in memory. Tokens in memory were decoded
     in batches of another shape, which changes what follows a little, and so sometimes the text. Others may
     still reuse what is decoded here."""
+    speculation: bool | None = None
+    """Whether the next tokens may be guessed and checked together, where that is faster. The text is what the
+    model says either way, and differs a little where the shape of batches does. Null: if ``reuse`` is true.
+    """
     priority: Annotated[int, Meta(ge=-100, le=100)] = 0
     """Generations that wait for memory or for a slot start in the order of priority: each step counts as ten
     seconds of waiting."""
@@ -146,6 +150,8 @@ class GenerateTextRequest(Request, frozen=True, kw_only=True):
     ``finish_reason: deadline``."""
     generation_id: GenerationId | None = None
     """The id to cancel it by; the service makes one if left out. The same id counts once in two minutes."""
+    attachments: Annotated[str, Meta(pattern=r"^_INBOX(\.[A-Za-z0-9_-]+)+$", max_length=255)] | None = None
+    """An inbox of the sender at which the pictures that are ``attached`` are asked for, part by part."""
     requester: Annotated[str, Meta(min_length=1, max_length=255)] | None = None
     """For whom the text is generated, such as the id of an API key. It stands in the event of the use."""
 
@@ -155,6 +161,11 @@ class GenerateTextRequest(Request, frozen=True, kw_only=True):
         if isinstance(self.logprobs, bool):
             return (self.top_logprobs or 0) if self.logprobs else None
         return self.logprobs
+
+    @property
+    def speculates(self) -> bool:
+        """Whether the next tokens may be guessed: that changes the shape of batches, as reused tokens do."""
+        return self.reuse if self.speculation is None else self.speculation
 
     @property
     def continues_answer(self) -> bool:
@@ -174,6 +185,10 @@ class Usage(msgspec.Struct, frozen=True, kw_only=True):
     """Those of all answers, reasoning included."""
     reasoning_tokens: int = 0
     """How many of the completion tokens are reasoning, its markers included."""
+    drafted_tokens: int = 0
+    """Tokens that were guessed, and checked together with those before them."""
+    accepted_tokens: int = 0
+    """How many of these guesses were right: for so many completion tokens no step was needed."""
 
 
 class Timings(msgspec.Struct, frozen=True, kw_only=True):
@@ -239,6 +254,8 @@ class GenerateTextReply(Reply, frozen=True, kw_only=True):
     timings: Timings
     seq: int
     """The sequence of the ``usage.generated`` event of this generation."""
+    version: int | None = None
+    """Which version of the model answered, by number. Null: it is not known yet."""
 
 
 class CancelGenerationRequest(Request, frozen=True, kw_only=True):

@@ -42,8 +42,8 @@ class GetRequestStatisticsRequest(OverTime, frozen=True, kw_only=True):
 
     model_id: ModelId | None = None
     """Null: all models together."""
-    limit: Limit = 20
-    """The most models that are told of on their own."""
+    limit: Annotated[int, Meta(ge=0, le=1000)] = 20
+    """The most models that are told of on their own; 0: none, which is faster."""
 
 
 class Latency(msgspec.Struct, frozen=True, kw_only=True):
@@ -185,6 +185,7 @@ class GetResidencyTimelineReply(Reply, frozen=True, kw_only=True):
     """The models that were in memory in a window of time, by id and node."""
 
     since: str
+    """It begins no earlier than the first stay of all."""
     until: str
     resolution_seconds: float
     lanes: tuple[Lane, ...]

@@ -158,9 +158,16 @@ class ModelInfo(msgspec.Struct, frozen=True, kw_only=True):
     model_id: str
     display_name: str
     aliases: tuple[str, ...]
+    """Those of the configuration, and those of the log that stand for it."""
+    log_aliases: tuple[str, ...] = ()
+    """Those of them that are the log's: a promotion may have them stand for another model at any time."""
+    version: int | None = None
+    """The version that it is at, by number. Null: the log does not know it yet."""
     capabilities: tuple[str, ...]
     model_path: str
     """The path of its file; of a split model, of the first part."""
+    projector: str | None = None
+    """The path of the projector (mmproj) by which it reads pictures; null: it reads none."""
     file_state: FileState = "present"
     """Whether its file is there and whole; the error says more."""
     file_bytes: int
@@ -174,6 +181,8 @@ class ModelInfo(msgspec.Struct, frozen=True, kw_only=True):
     """The context that it is loaded with, in tokens."""
     kv_cache: KvCacheInfo | None = None
     """The KV cache that it is loaded with; null for a model that has none or cannot be loaded."""
+    draft_model: str | None = None
+    """The model that guesses its next tokens and is loaded with it; null if there is none."""
     n_gpu_layers: int
     n_threads: int
     """The most threads that it computes with: those that are configured, or one for each core."""

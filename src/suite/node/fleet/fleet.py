@@ -16,7 +16,7 @@ from suite.client.replies import read_reply
 from suite.domain.nodes import Nodes
 from suite.domain.spreading import spread
 from suite.errors import NodeLost, SuiteError
-from suite.identity import Clock
+from suite.identity import Clock, NewId
 from suite.log import Log
 from suite.messages.actions.base import Reply, Request
 from suite.messages.presence import NodeState
@@ -27,6 +27,7 @@ from suite.node.fleet.presence import Presence
 from suite.node.fleet.routing import Routing
 from suite.node.fleet.state import OwnState
 from suite.node.supervisor import Supervisor
+from suite.node.versions import Names
 from suite.tasks import background
 
 ASK_SECONDS: Final = 1.5
@@ -47,8 +48,10 @@ class Fleet:
         subjects: Subjects,
         log: Log,
         catalogue: Catalogue,
+        names: Names,
         supervisor: Supervisor,
         tasks: anyio.abc.TaskGroup,
+        new_id: NewId,
         clock: Clock,
         has_models: bool = True,
     ) -> None:
@@ -78,10 +81,12 @@ class Fleet:
             subjects,
             log,
             catalogue=catalogue,
+            names=names,
             supervisor=supervisor,
             peers=self.peers,
             presence=self.presence,
             tasks=tasks,
+            new_id=new_id,
         )
         supervisor.admission.on_change = self.presence.change
 
@@ -162,6 +167,10 @@ class Fleet:
         """The name under which a model is evaluated: its id, but a model with adapters has one of its own."""
         name = self._catalogue.meant(id_or_alias)
         return self.canonical(name) if self._catalogue.variant(name) is None else name
+
+    def has(self, id_or_alias: str) -> bool:
+        """Whether this node or another one has a model."""
+        return self.routing.has(id_or_alias)
 
     async def ask_each(
         self,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from typing import Any, Final
 
 import anyio
@@ -28,7 +29,9 @@ from suite.errors import (
     SuiteError,
     TooLarge,
     Unavailable,
+    VersionGone,
 )
+from suite.identity import NewId
 from suite.log import Log
 from suite.messages.actions.base import Query
 from suite.messages.presence import Forwarded, GetArrivals, KnownArrivals
@@ -48,6 +51,7 @@ from suite.node.fleet.forwarding import (
 from suite.node.fleet.peers import Peers, conversation_hash
 from suite.node.fleet.presence import Presence
 from suite.node.supervisor import Supervisor
+from suite.node.versions import Names
 
 logger = logging.getLogger("suite.fleet")
 
@@ -58,6 +62,8 @@ RECONNECT_SECONDS: Final = 2.0
 ABANDONED_SECONDS: Final = 0.5
 """Within this time the server says that nobody waits for an answer."""
 
+_WORK: Final = frozenset({"generate_text", "embed", "rerank"})
+"""The actions of which a version gets its share while it is tried. All else is about what serves."""
 _ENDED: Final = Forwarded(state="ended")
 _HEARTBEAT: Final = msgspec.json.encode(Heartbeat())
 _asked_for = msgspec.json.Decoder(GetArrivals).decode
@@ -76,10 +82,12 @@ class Routing:
         log: Log,
         *,
         catalogue: Catalogue,
+        names: Names,
         supervisor: Supervisor,
         peers: Peers,
         presence: Presence,
         tasks: anyio.abc.TaskGroup,
+        new_id: NewId,
     ) -> None:
         self._node = node
         self._epoch = epoch
@@ -87,10 +95,12 @@ class Routing:
         self._subjects = subjects
         self._log = log
         self._catalogue = catalogue
+        self._names = names
         self._supervisor = supervisor
         self._peers = peers
         self._presence = presence
         self._tasks = tasks
+        self._new_id = new_id
         self._forwarding = Forwarding(connection, subjects, tasks, self._again, self._give_up)
         self._arrivals = Arrivals()
         supervisor.on_answered = self._answered
@@ -138,6 +148,22 @@ class Routing:
         """
         self._forwarding.doubt()
         self._arrivals.withdraw()
+
+    def resolve(self, action: Action[Any], request: msgspec.Struct) -> msgspec.Struct:
+        """A client's request with the model that it means, under the name that every node understands.
+
+        Raises VersionNotFound, and VersionGone for one that would need the content of a version.
+        """
+        asked = getattr(request, "model_id", None)
+        if not isinstance(asked, str):
+            return request
+        try:
+            resolved = self._names.resolved(asked, partial(self._share_key, request, action.name))
+        except VersionGone:
+            if action.route == "model":
+                raise
+            resolved = self._names.model_of(asked)
+        return request if resolved == asked else msgspec.structs.replace(request, model_id=resolved)
 
     async def route(self, action: Action[Any], request: msgspec.Struct, message: Message) -> bool:
         """Hand a request over if another node serves it better, or is named in it. Returns whether it did.
@@ -327,7 +353,11 @@ class Routing:
             continues=getattr(request, "continue_", False),
             excluded=excluded | self._without(model_id, self._needed_names(request)),
         )
-        return place(wanted, self.views(), here=self._node)
+        views = self.views()
+        if (version := self._names.version(asked)) is not None:
+            others = views.keys() - set(self._names.nodes(version))
+            wanted = msgspec.structs.replace(wanted, excluded=excluded | others)
+        return place(wanted, views, here=self._node)
 
     def _next_placement(
         self, action: Action[Any], request: msgspec.Struct, tried: frozenset[str]
@@ -343,10 +373,22 @@ class Routing:
 
     def id_of(self, id_or_alias: str) -> str:
         """The id of a model: as it is called here, or else on another node."""
-        here = self._catalogue.canonical(id_or_alias)
+        asked = self._names.model_of(id_or_alias)
+        here = self._catalogue.canonical(asked)
         if self._has(here):
             return here
-        return self._peers.id_of(id_or_alias) or id_or_alias
+        return self._peers.id_of(asked) or asked
+
+    def _share_key(self, request: msgspec.Struct, action: str) -> str:
+        """By what it is decided whether a request belongs to a share: a conversation stays where it is."""
+        if action not in _WORK:
+            return ""
+        chosen = getattr(request, "conversation_id", None) or getattr(request, "generation_id", None)
+        return chosen or self._new_id()
+
+    def has(self, id_or_alias: str) -> bool:
+        """Whether this node or another one has a model."""
+        return self._has(self._catalogue.canonical(id_or_alias)) or self._peers.id_of(id_or_alias) is not None
 
     def _needed_names(self, request: msgspec.Struct) -> frozenset[str]:
         """What a node must have for a request besides its model: adapters, and a name that says them."""
@@ -397,7 +439,7 @@ class Routing:
                 last_seq=self._log.newest,
                 instance_id=placement.instance_id,
                 sha256=placement.sha256,
-                model_id=model_id if asked not in (None, model_id) and not self._says_adapters(asked) else "",
+                model_id=self._sent_name(asked, model_id),
             )
         except TooLarge as error:
             raise TooLarge(
@@ -406,6 +448,14 @@ class Routing:
             ) from None
         if model_id:
             self._peers.note_sent(node, model_id)
+
+    def _sent_name(self, asked: str | None, model_id: str) -> str:
+        """What the model is called where a request is sent on; empty: as the request calls it."""
+        if asked is None:
+            return ""
+        if (version := self._names.version(asked)) is not None:
+            return version.name
+        return "" if self._says_adapters(asked) else model_id
 
     async def _again(self, sent: Sent, reason: SuiteError) -> None:
         """Have a request served elsewhere that another node has not served, for this reason."""
@@ -462,7 +512,7 @@ class Routing:
                 reply=message.reply,
                 is_for_client=True,
                 token="",
-                model_id=self.id_of(asked) if asked is not None else "",
+                model_id=asked if asked is not None else "",
                 tried=sent.tried,
             )
         )

@@ -1,7 +1,7 @@
 // The frame around the views: navigation, key, connection.
 
 import {act, ask, get, key} from "./api.js";
-import {fill, h, set} from "./dom.js";
+import {eachFrame, fill, h, set} from "./dom.js";
 import {moment} from "./format.js";
 import {Live} from "./live.js";
 import {views} from "./views.js";
@@ -43,6 +43,9 @@ function route() {
   shown = {name: view.name, end: mounted(view, params)};
 }
 
+/** What tells how things are, so that only the last counts. */
+const STATES_ONLY = new Set(["fleet", "models"]);
+
 function mounted(view, params) {
   const ended = new AbortController();
   const root = h("div.view", {dataset: {view: view.name}});
@@ -56,7 +59,10 @@ function mounted(view, params) {
     get: (path) => get(path, ended.signal),
     go: (name, params) => (location.hash = link(name, params)),
     replace: (params) => history.replaceState(null, "", link(view.name, params)),
-    on: (topic, listener) => ended.signal.addEventListener("abort", live.on(topic, listener)),
+    on: (topic, listener) => {
+      const hear = STATES_ONLY.has(topic) ? eachFrame(listener, ended.signal) : listener;
+      ended.signal.addEventListener("abort", live.on(topic, hear));
+    },
     say,
   };
   fill(main, root);
@@ -110,7 +116,7 @@ function askForKey(refusal) {
   const secret = h("input", {type: "password", id: "secret", autocomplete: "off", spellcheck: "false", required: true});
   const remember = h("input", {type: "checkbox", id: "remember"});
   const form = h(
-    "form.key",
+    "form.entry",
     {
       onsubmit: (event) => {
         event.preventDefault();

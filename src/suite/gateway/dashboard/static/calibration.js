@@ -4,8 +4,8 @@ import {fill, h, s, set} from "./dom.js";
 import {count} from "./format.js";
 
 const SIZE = 320;
-const EDGE = 44;
-const INNER = SIZE - EDGE - 12;
+const EDGE = 62;
+const INNER = SIZE - EDGE - 24;
 
 /** @param {{title: string}} options */
 export function calibrationChart({title}) {
@@ -36,12 +36,12 @@ function axes() {
   const lines = [0, 0.25, 0.5, 0.75, 1].map((share) => [
     s("line.grid", {x1: x(0), x2: x(1), y1: y(share), y2: y(share)}),
     s("text.value", {x: x(0) - 7, y: y(share) + 4}, `${share * 100} %`),
-    s("text.tick", {x: x(share), y: y(0) + 17}, `${share * 100} %`),
+    s("text.tick", {x: x(share), y: y(0) + 18}, `${share * 100} %`),
   ]);
   return [
     lines,
     s("line.reference", {x1: x(0), y1: y(0), x2: x(1), y2: y(1)}),
-    s("text.tick", {x: x(0.5), y: SIZE - 1}, "expected"),
+    s("text.tick", {x: x(0.5), y: SIZE - 4}, "expected"),
     s("text.tick", {x: 11, y: y(0.5), transform: `rotate(-90 11 ${y(0.5)})`}, "came true"),
   ];
 }

@@ -2,13 +2,14 @@
 
 import {fill, h, s, set} from "./dom.js";
 import {count, moment} from "./format.js";
-import {timeTicks} from "./times.js";
+import {span, timeTicks} from "./times.js";
 
 const LEFT = 54;
 const RIGHT = 10;
 const TOP = 8;
 const BOTTOM = 22;
 const LEAST_DRAG = 6;
+const MOST_LETTERS = 8; // left of the axis
 
 /**
  * @typedef {{
@@ -26,19 +27,21 @@ export class Chart {
    *   format?: (value: number) => string,
    *   height?: number,
    *   most?: number,
+   *   ticks?: number[],
+   *   isPlain?: boolean,
    *   onSelect?: (begin: number, end: number) => void,
-   *   note?: string,
-   * }} options most: the top of the axis, if it is always the same; onSelect: a part of the time was chosen
+   * }} options most: the top of the axis, if it is always the same; ticks: the axis is logarithmic, with these; isPlain:
+   *   the colours are explained elsewhere; onSelect: a part of the time was chosen
    */
   constructor(options) {
-    this.options = {format: count, height: 190, ...options};
+    this.options = {format: count, height: 180, ...options};
     this.legend = h("div.legend");
     this.svg = s("svg.chart", {height: this.options.height, role: "img", tabindex: "0", "aria-label": options.title});
     this.read = h("div.reading", {role: "status", hidden: true});
     this.element = h(
       "figure.panel.charted",
       {},
-      h("figcaption.head", {}, h("h2", {}, options.title), options.note && h("span.muted", {}, options.note), h("span.grow"), this.legend),
+      h("figcaption.head", {}, h("h2", {}, options.title), h("span.grow"), this.legend),
       h("div.plot", {}, this.svg, this.read),
     );
     /** @type {{begin: number, end: number, step: number, series: Series[]}} */
@@ -53,7 +56,7 @@ export class Chart {
   set(data) {
     this.data = data;
     this.times = [...new Set(data.series.flatMap((each) => each.points.map(([at]) => at)))].sort((a, b) => a - b);
-    fill(this.legend, data.series.length > 1 && data.series.map((each) => h("span", {}, h("i", {class: each.tone}), each.name)));
+    fill(this.legend, !this.options.isPlain && data.series.length > 1 && data.series.map((each) => h("span", {}, h("i", {class: each.tone}), each.name)));
     set(this.svg, "aria-label", `${this.options.title}: ${this.summary()}`);
     this.draw();
   }
@@ -73,7 +76,7 @@ export class Chart {
     const width = this.svg.clientWidth;
     if (!width) return;
     this.width = width;
-    this.top = this.options.most ?? nice(this.highest());
+    this.scale();
     set(this.svg, "viewBox", `0 0 ${width} ${this.options.height}`);
     const bars = this.data.series.filter((each) => each.kind === "bar");
     const others = this.data.series.filter((each) => each.kind !== "bar");
@@ -90,17 +93,34 @@ export class Chart {
     );
   }
 
-  highest() {
+  /** Finds the ends of the axis of values. */
+  scale() {
+    const {most, ticks, format} = this.options;
+    const [lowest, highest] = this.extent();
+    this.bottom = 0;
+    if (ticks) {
+      this.bottom = ticks.findLast((each) => each <= lowest && each < ticks[ticks.length - 1]) ?? ticks[0];
+      this.top = ticks.find((each) => each >= highest && each > this.bottom) ?? ticks[ticks.length - 1];
+      this.ticks = ticks.filter((each) => each >= this.bottom && each <= this.top);
+    } else {
+      this.top = most ?? (format === span ? niceSeconds(highest) : nice(highest));
+      this.ticks = [0, 0.25, 0.5, 0.75, 1].map((share) => share * this.top);
+    }
+  }
+
+  extent() {
     const sums = new Map();
+    let lowest = Infinity;
     let highest = 0;
     for (const {kind, points} of this.data.series) {
       for (const [at, value] of points) {
         const sum = kind === "bar" ? (sums.get(at) ?? 0) + value : value;
         if (kind === "bar") sums.set(at, sum);
         highest = Math.max(highest, sum);
+        if (value > 0) lowest = Math.min(lowest, value);
       }
     }
-    return highest;
+    return [Math.min(lowest, highest || 1), highest];
   }
 
   x(at) {
@@ -109,7 +129,9 @@ export class Chart {
   }
 
   y(value) {
-    return this.options.height - BOTTOM - (Math.min(value, this.top) / (this.top || 1)) * (this.options.height - BOTTOM - TOP);
+    const {bottom, top} = this;
+    const share = bottom ? Math.log(Math.max(value, bottom) / bottom) / Math.log(top / bottom) : value / (top || 1);
+    return this.options.height - BOTTOM - Math.min(share, 1) * (this.options.height - BOTTOM - TOP);
   }
 
   at(x) {
@@ -119,10 +141,10 @@ export class Chart {
 
   axes() {
     const {height, format} = this.options;
-    const parts = [0, 1, 2, 3, 4].map((quarter) => {
-      const value = (this.top * quarter) / 4;
+    const isTold = (value, place) => (this.bottom > 0 || place % 2 === 0) && format(value).length <= MOST_LETTERS;
+    const parts = this.ticks.map((value, place) => {
       const y = this.y(value);
-      return [s("line.grid", {x1: LEFT, x2: this.width - RIGHT, y1: y, y2: y}), quarter % 2 === 0 && s("text.value", {x: LEFT - 7, y: y + 4}, format(value))];
+      return [s("line.grid", {x1: LEFT, x2: this.width - RIGHT, y1: y, y2: y}), isTold(value, place) && s("text.value", {x: LEFT - 7, y: y + 4}, format(value))];
     });
     const ticks = timeTicks(this.data.begin, this.data.end, this.width / 95).map(({at, text}) => s("text.tick", {x: this.x(at), y: height - 6}, text));
     return [parts, ticks];
@@ -244,3 +266,10 @@ export function nice(value) {
   return ([1, 2, 4, 5, 8, 10].find((each) => each * power >= value) ?? 10) * power;
 }
 
+
+const ROUND = [1, 2, 5, 10, 20, 30, 60, 120, 300, 600, 1200, 1800, 3600, 7200, 3 * 3600, 6 * 3600, 12 * 3600, 86400];
+
+/** The same for seconds. @param {number} value */
+export function niceSeconds(value) {
+  return value < 1 ? nice(value) : (ROUND.find((each) => each >= value) ?? nice(value / 86400) * 86400);
+}

@@ -66,6 +66,26 @@ export function keep(parent, items, key, make) {
   parent._kept = kept;
 }
 
+/**
+ * Work that is done at most once for each picture that the screen shows, however often it is asked for; never for a
+ * page that nobody can see.
+ * @template T
+ * @param {(told: T) => void} work @param {AbortSignal} signal
+ * @returns {(told?: T) => void}
+ */
+export function eachFrame(work, signal) {
+  let frame = 0;
+  let last;
+  signal.addEventListener("abort", () => cancelAnimationFrame(frame));
+  return (told) => {
+    last = told;
+    frame ||= requestAnimationFrame(() => {
+      frame = 0;
+      work(last);
+    });
+  };
+}
+
 function filled(element, classes, props, children) {
   if (classes.length) element.setAttribute("class", classes.join(" "));
   for (const [name, value] of Object.entries(props)) {

@@ -37,12 +37,15 @@ const BY_ENDING = [
   [/_seconds$/, duration],
 ];
 
+/** What nobody reads on one line: ids and digests. */
+const UNSAID = /_id$|^pid$|^sha256$|^content$|^settings_key$/;
+
 /** What an event says beside its subject, on one line. @param {{data: any, subject: string}} event */
 export function details(event) {
   const {ids} = named(event);
   const told = [];
   for (const [name, value] of Object.entries(event.data ?? {})) {
-    if (value === null || value === "" || typeof value === "object" || ids.includes(String(value)) || /_id$/.test(name)) continue;
+    if (value === null || value === "" || typeof value === "object" || ids.includes(String(value)) || UNSAID.test(name)) continue;
     const write = typeof value === "number" ? BY_ENDING.find(([ending]) => ending.test(name))?.[1] : undefined;
     told.push(`${name.replace(/_(bytes|ms|seconds)$/, "")} ${write ? write(value) : value}`);
   }

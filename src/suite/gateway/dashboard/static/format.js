@@ -1,12 +1,12 @@
 // Values as people read them.
 
-const UNITS = ["B", "KB", "MB", "GB", "TB", "PB"];
+const UNITS = ["B", "KiB", "MiB", "GiB", "TiB", "PiB"];
 
-/** @param {number} count */
+/** A size, in the units of the command line. @param {number} count */
 export function bytes(count) {
   if (!count) return "0";
-  const power = Math.min(Math.floor(Math.log10(Math.abs(count)) / 3), UNITS.length - 1);
-  const value = count / 1000 ** power;
+  const power = Math.min(Math.floor(Math.log2(Math.abs(count)) / 10), UNITS.length - 1);
+  const value = count / 1024 ** power;
   return `${value >= 100 || power === 0 ? Math.round(value) : value.toFixed(1)} ${UNITS[power]}`;
 }
 
@@ -18,7 +18,8 @@ export function count(value) {
 /** A model's number of parameters. @param {number} value */
 export function parameters(value) {
   if (!value) return "";
-  return value >= 1e9 ? `${(value / 1e9).toPrecision(2)} B` : `${Math.round(value / 1e6)} M`;
+  if (value >= 1e9) return `${(value / 1e9).toPrecision(2)} B`;
+  return value >= 1e6 ? `${Math.round(value / 1e6)} M` : `${Math.round(value / 1e3)} K`;
 }
 
 /** @param {number} seconds */

@@ -4,6 +4,7 @@ import {Refusal, request, serverEvents} from "./api.js";
 
 const FIRST_PAUSE = 500;
 const LONGEST_PAUSE = 15_000;
+export const RATES = 120; // looks: two minutes
 const SILENCE = 25_000; // a sign of life comes every 10 s
 
 /**
@@ -30,6 +31,8 @@ export class Live {
     this.troubles = new Map();
     /** Tokens a second by node; "" is the sum. @type {Map<string, number>} */
     this.rates = new Map();
+    /** Their sum at the last looks, the newest last. @type {number[]} */
+    this.lastRates = [];
     /** Nodes that this page has seen and that are gone. @type {Map<string, {row: any, since: number}>} */
     this.lost = new Map();
     /** @type {Map<Topic, Set<Function>>} */
@@ -119,6 +122,7 @@ export class Live {
   takeFleet(fleet) {
     this.troubles.delete("service");
     this.rates = rates(this.fleet, fleet, this.rates);
+    this.lastRates = [...this.lastRates.slice(1 - RATES), this.rates.get("")];
     const there = new Set(fleet.nodes.map((node) => node.node));
     for (const row of this.fleet?.nodes ?? []) {
       if (!there.has(row.node)) this.lost.set(row.node, {row, since: Date.now()});

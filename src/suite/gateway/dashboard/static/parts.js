@@ -20,9 +20,10 @@ export function badge(kind, text) {
   return h("span.badge", {class: kind}, text);
 }
 
-/** What is said where there is nothing yet: what it is, and how there comes to be some. @param {string} title @param {any} text */
-export function empty(title, text) {
-  return h("div.empty", {}, h("strong", {}, title), text);
+/** What is said where there is nothing yet: what it is, and how there comes to be some. @param {string} title @param {any} text
+ * @param {"" | "brief"} [size] */
+export function empty(title, text, size = "") {
+  return h("div.empty", {class: size}, h("strong", {}, title), text);
 }
 
 /** A message about a failed look-up, in place of what was looked up. @param {any} error */
@@ -30,3 +31,15 @@ export function failed(error) {
   return h("div.notice.bad", {role: "alert"}, `${error.message}${error.code ? ` (${error.code})` : ""}`);
 }
 
+
+/**
+ * A long list as a table that scrolls by itself: the names of its columns over its rows.
+ * @param {string} label
+ * @param {any[]} names of the columns, or what stands there
+ * @param {import("./virtual.js").Rows<any>} rows
+ */
+export function tableOf(label, names, rows) {
+  const head = h("div.row.columns", {role: "row"}, names.map((name) => h("div", {role: "columnheader"}, name)));
+  const scroller = h("div.scroller", {onscroll: () => rows.later()}, rows.element);
+  return h("div", {role: "table", "aria-label": label}, h("div", {role: "rowgroup"}, head), scroller);
+}

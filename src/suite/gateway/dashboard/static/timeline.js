@@ -2,7 +2,7 @@
 
 import {fill, h, put, set} from "./dom.js";
 import {bytes, count, duration, moment} from "./format.js";
-import {empty} from "./parts.js";
+import {empty, tableOf} from "./parts.js";
 import {timeTicks} from "./times.js";
 import {Rows} from "./virtual.js";
 
@@ -43,7 +43,7 @@ export class Timeline {
     this.asked = {};
     this.isReading = false;
     this.count = h("span.muted");
-    this.axis = h("div.axis", {"aria-hidden": "true"});
+    this.axis = h("div.axis");
     this.tip = h("div.reading.tip", {role: "status", hidden: true});
     this.nothing = h("div", {hidden: true}, empty("No model was in memory in this time", "A model that is loaded appears here as a lane."));
     this.rows = new Rows({
@@ -58,8 +58,7 @@ export class Timeline {
       "section.panel.timeline",
       {"aria-label": "Models in memory"},
       h("div.head", {}, h("h2", {}, "Models in memory"), this.count, h("span.grow"), legend()),
-      h("div.row.columns", {}, h("span", {}, "Model"), this.axis),
-      this.rows.element,
+      tableOf("Models in memory", ["Model", this.axis], this.rows),
       this.nothing,
       this.tip,
     );
@@ -67,27 +66,12 @@ export class Timeline {
 
   /** @param {number} since @param {number} until @param {Record<string, string>} params */
   async show(since, until, params) {
-    const width = Math.max(200, this.axis.clientWidth || 800);
-    const first = since || (await this.first(until));
-    this.asked = {
-      since: first / 1000,
-      until: until / 1000,
-      model_id: params.model,
-      resolution_seconds: Math.max(0, (until - first) / 1000 / width) * 3,
-      limit: PAGE,
-    };
-    const reply = await this.context.ask("get_residency_timeline", this.asked);
-    [this.begin, this.end] = [first, until];
+    const asked = (this.asked = {since: since / 1000, until: until / 1000, model_id: params.model, limit: PAGE});
+    const reply = await this.context.ask("get_residency_timeline", asked);
+    [this.begin, this.end] = [Date.parse(reply.since), until];
     this.lanes = reply.lanes;
     this.cursor = reply.next_cursor;
     this.draw();
-  }
-
-  /** The time of the first stay: the axis of all time begins there. */
-  async first(until) {
-    const reply = await this.context.ask("get_residency_timeline", {since: 0, until: until / 1000, limit: 1000, resolution_seconds: 1e9});
-    const times = reply.lanes.map((lane) => Date.parse(lane.stays[0].begun_at));
-    return Math.min(until - 60_000, ...times);
   }
 
   async more() {
@@ -199,22 +183,31 @@ export class Timeline {
       facts(stay).map(([name, value]) => h("div", {}, `${name} `, h("b", {}, value))),
       why,
     );
+    this.putTip(element);
+    this.explain(stay, why, element);
+  }
+
+  /** Puts what is read below what it is about, or above where there is no room. */
+  putTip(element) {
     const at = element.getBoundingClientRect();
     const box = this.element.getBoundingClientRect();
     const isRight = at.left > window.innerWidth / 2;
-    this.tip.style.setProperty("top", `${at.bottom - box.top + 6}px`);
+    const height = this.tip.offsetHeight + 6;
+    const isAbove = at.bottom + height > window.innerHeight && at.top > height;
+    this.tip.style.setProperty("top", `${(isAbove ? at.top - height : at.bottom + 6) - box.top}px`);
     this.tip.style.setProperty("left", isRight ? "auto" : `${Math.max(10, at.left - box.left)}px`);
     this.tip.style.setProperty("right", isRight ? `${Math.max(10, box.right - at.right)}px` : "auto");
-    this.explain(stay, why);
   }
 
   /** Says why, in the words of the service, when the eye rests there. */
-  explain(stay, element) {
+  explain(stay, why, element) {
     clearTimeout(this.timer);
     this.timer = setTimeout(async () => {
       const seq = stay.ended_seq ?? stay.begun_seq;
       const reply = await this.context.ask("explain", {seq}).catch(() => null);
-      if (reply && this.reading === stay) put(element, reply.events[0]?.sentences.slice(0, 2).join(" "));
+      if (!reply || this.reading !== stay || this.tip.hidden) return;
+      put(why, reply.events[0]?.sentences.slice(0, 2).join(" "));
+      this.putTip(element);
     }, 250);
   }
 }

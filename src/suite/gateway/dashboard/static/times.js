@@ -1,7 +1,7 @@
 // Ranges of time: which one is looked at, how it is chosen, and what stands at an axis of it.
 
 import {h, set} from "./dom.js";
-import {clock, moment} from "./format.js";
+import {clock, duration} from "./format.js";
 
 const MINUTE = 60_000;
 const HOUR = 60 * MINUTE;
@@ -33,10 +33,9 @@ function tickText(at, step) {
   return step >= DAY || isMidnight ? SHORT_DAY.format(at) : clock(at).slice(0, 5);
 }
 
-/** @param {number} begin @param {number} end */
-export function timeWords(begin, end) {
-  const isSameDay = new Date(begin).toDateString() === new Date(end).toDateString();
-  return `${moment(begin).slice(0, -3)} – ${isSameDay ? clock(end).slice(0, 5) : moment(end).slice(0, -3)}`;
+/** A length of time, without a zero at its end: 30 min. @param {number} seconds */
+export function span(seconds) {
+  return seconds ? duration(seconds).replace(/ 0 (s|min|h)$/, "") : "0";
 }
 
 /**
@@ -104,13 +103,13 @@ export function localTime(at) {
 export function refreshing(context, isNow, show, onError) {
   let isBusy = false;
   const again = async () => {
-    if (isBusy || document.hidden) return;
+    if (isBusy) return;
     isBusy = true;
     await show().catch((error) => context.signal.aborted || onError(error));
     isBusy = false;
   };
   again();
-  const timer = isNow ? setInterval(again, REFRESH) : undefined;
+  const timer = isNow ? setInterval(() => document.hidden || again(), REFRESH) : undefined;
   context.signal.addEventListener("abort", () => clearInterval(timer));
 }
 

@@ -11,7 +11,7 @@
 // `context` is what app.js makes for it:
 //
 //     context.live       what the page knows (live.js): fleet, models, rates; context.on(topic, listener) hears of
-//                        changes until the view is left
+//                        changes until the view is left: of "fleet" and "models" of the last, once a picture
 //     context.ask(action, fields)  looks something up: a promise of the reply, as the service has it
 //     context.act(action, fields)  changes something, if context.live.may("admin")
 //     context.params     the parameters of the address: #/why?model=x  ->  {model: "x"}

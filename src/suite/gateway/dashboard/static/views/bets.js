@@ -3,10 +3,10 @@
 import {calibrationChart, sentence} from "../calibration.js";
 import {Chart} from "../chart.js";
 import {fill, h, put, set} from "../dom.js";
-import {bytes, count, duration, moment} from "../format.js";
-import {badge, empty, failed, figure} from "../parts.js";
+import {bytes, count, moment} from "../format.js";
+import {badge, empty, failed, figure, tableOf} from "../parts.js";
 import {replayPanel} from "../replay.js";
-import {busy, rangeOf, rangePicker, refreshing} from "../times.js";
+import {busy, rangeOf, rangePicker, refreshing, span} from "../times.js";
 import {Rows} from "../virtual.js";
 
 const PAGE = 100;
@@ -25,7 +25,7 @@ export const view = {
     const zoom = (begin, end) => go({span: null, since: new Date(begin).toISOString(), until: new Date(end).toISOString()});
     const figures = figuresOfBets();
     const outcomes = new Chart({title: "Bets by what came of them", onSelect: zoom});
-    const saved = new Chart({title: "Waiting saved", format: duration, onSelect: zoom});
+    const saved = new Chart({title: "Waiting saved", format: span, onSelect: zoom});
     const calibration = calibrationChart({title: "Expected and come true"});
     const quality = h("div.stack.muted");
     calibration.element.append(h("div.body", {}, quality));
@@ -89,7 +89,7 @@ function figuresOfBets() {
       made.set(count(of.made), of.open ? `${count(of.open)} open` : "");
       hits.set(count(of.hits), settled ? percent(of.hits / settled) : "");
       expected.set(of.expected_hits.toFixed(1), settled ? percent(of.expected_hits / settled) : "");
-      saved.set(duration(of.saved_seconds), `${duration(of.expected_seconds)} expected`);
+      saved.set(span(of.saved_seconds), `${span(of.expected_seconds)} expected`);
       wasted.set(gibHours(of.wasted_byte_seconds), of.wastes ? `${count(of.wastes)} wastes` : "");
     },
   };
@@ -131,10 +131,11 @@ function tableOfForecast(predictions, context) {
   return h("div.scroll", {}, h(
     "table",
     {},
-    h("thead", {}, h("tr", {}, h("th", {scope: "col"}, "Model"), h("th", {scope: "col"}, `Within ${duration(predictions.horizon_seconds)}`), h("th.number", {scope: "col"}, "Won"), h("th.number", {scope: "col"}, "Lost"))),
+    h("thead", {}, h("tr", {}, h("th", {scope: "col"}, "Model"), h("td"), h("th", {scope: "col"}, `Within ${span(predictions.horizon_seconds)}`), h("th.number", {scope: "col"}, "Won"), h("th.number", {scope: "col"}, "Lost"))),
     h("tbody", {}, predictions.predictions.map((each) =>
       h("tr", {}, [
-        h("th.id", {scope: "row"}, h("a", {href: context.link("bets", {...context.params, model: each.model_id})}, each.model_id), each.loaded && h("span.muted", {}, " loaded")),
+        h("th.id", {scope: "row"}, h("a", {href: context.link("bets", {...context.params, model: each.model_id})}, each.model_id)),
+        h("td", {}, each.loaded && badge("good", "loaded")),
         h("td.nowrap", {}, chanceBar(each.chance)),
         h("td.number", {}, count(each.won)),
         h("td.number", {}, count(each.lost)),
@@ -163,9 +164,8 @@ class BetList {
     this.element = h(
       "section.panel.bets",
       {},
-      h("div.head", {}, h("h2", {}, "Expected, and what came"), model && h("span", {}, `only ${model} `, h("a", {href: context.link("bets", {...context.params, model: null})}, "show all")), h("span.grow"), h("div.group", {role: "group", "aria-label": "Which bets"}, buttons)),
-      h("div.row.columns", {}, ["Model", "Taken", "Chance", "What came", "Saved", "Memory"].map((name) => h("span", {}, name))),
-      this.rows.element,
+      h("div.head", {}, h("h2", {}, "Expected, and what came"), model && [h("span.muted", {}, `only ${model}`), h("a", {href: context.link("bets", {...context.params, model: null})}, "Show all models")], h("span.grow"), h("div.group", {role: "group", "aria-label": "Which bets"}, buttons)),
+      tableOf("Bets", ["Model", "Taken", "Chance", "What came", "Saved", "Memory"], this.rows),
       this.nothing,
     );
   }
@@ -203,7 +203,7 @@ class BetList {
       put(cells[1], moment(bet.made_at));
       fill(cells[2], chanceBar(bet.chance));
       fill(cells[3], cameOf(bet, link));
-      fill(cells[4], bet.outcome === "hit" ? duration(bet.saved_seconds ?? 0) : "–", h("span.muted", {}, ` of ${duration(bet.saves_seconds)}`));
+      fill(cells[4], bet.outcome === "hit" ? span(bet.saved_seconds ?? 0) : "–", h("span.muted", {}, ` of ${span(bet.saves_seconds)}`));
       put(cells[5], bet.outcome ? gibHours(bet.byte_seconds ?? 0) : bytes(bet.bytes));
     };
     row.update(bet);

@@ -1,6 +1,6 @@
 // The log: live, with a filter, each event whole. The newest is on top.
 
-import {fill, h, put, set} from "../dom.js";
+import {eachFrame, fill, h, put, set} from "../dom.js";
 import {details, named, wholeEvent} from "../events.js";
 import {clock, count} from "../format.js";
 import {empty, failed} from "../parts.js";
@@ -32,9 +32,12 @@ class Log {
     this.events = [];
     this.hasMore = false;
     this.isAsking = false;
+    /** What came while the log is being read anew. @type {any[] | null} */
+    this.early = null;
     this.isPaused = false;
     this.unseen = 0;
     this.selected = Number(context.params.seq) || 0;
+    this.show = eachFrame(() => this.draw(), context.signal);
     this.makeControls();
     this.rows = new Rows({
       height: ROW,
@@ -60,7 +63,7 @@ class Log {
     this.filter = h("input.filter", {
       type: "search",
       "aria-label": "Filter",
-      placeholder: "Filter: usage, instance.loaded, node.box1 …",
+      placeholder: "Filter: usage, instance.loaded …",
       list: "aggregates",
       value: params.model ? `model:${params.model}` : (params.filter ?? ""),
       spellcheck: "false",
@@ -93,9 +96,12 @@ class Log {
     const params = text.startsWith("model:") ? {model: text.slice(6)} : {filter: text};
     this.context.replace({...params, seq: this.selected || ""});
     this.unseen = 0;
+    const early = (this.early = []);
     const page = await this.asked({limit: PAGE}, (error) => this.refuse(error));
+    if (early !== this.early) return;
+    this.early = null;
     if (!page) return;
-    this.events = page.events;
+    this.events = [...early.filter((event) => event.seq > page.last_seq), ...page.events];
     this.hasMore = page.has_more;
     this.lastSeq = page.last_seq;
     this.show();
@@ -144,7 +150,8 @@ class Log {
     const last = this.events[0]?.seq ?? 0;
     const fresh = events.filter((event) => event.seq > last).reverse();
     if (skipped && fresh.length) fresh.push({seq: fresh.at(-1).seq - 0.5, gap: skipped});
-    this.add(fresh);
+    if (this.early) this.early.unshift(...fresh);
+    else this.add(fresh);
   }
 
   /** Asks for the new events that match, some moments after one has come. */
@@ -204,7 +211,7 @@ class Log {
 
   // --- what is shown ------------------------------------------------------------------------------------------------
 
-  show() {
+  draw() {
     this.rows.set(this.events);
     this.table.hidden = !this.events.length;
     set(this.table, "aria-rowcount", String(this.hasMore ? -1 : this.events.length + 1));
@@ -221,9 +228,9 @@ class Log {
   }
 
   row() {
-    const [seq, time, subject, more] = [h("span.muted.number"), h("span.mono"), h("span.cut.subject"), h("span.cut.muted")];
+    const [seq, time, subject, more] = [h("span.muted"), h("span.mono"), h("span.cut.subject"), h("span.cut.muted")];
     const open = h("a", {href: "#"}, subject);
-    const element = h("div.row", {role: "row"}, [seq, time, open, more].map((each) => h("div", {role: "cell", class: "cut"}, each)));
+    const element = h("div.row", {role: "row"}, [seq, time, open, more].map((each) => h("div", {role: "cell", class: each === seq ? "number" : "cut"}, each)));
     let event;
     element.addEventListener("click", (click) => {
       click.preventDefault();

@@ -2,12 +2,12 @@
 
 import {fill, h, keep, put, set} from "../dom.js";
 import {ago, bytes, clock, count, duration, parameters} from "../format.js";
-import {figure, badge, empty} from "../parts.js";
+import {RATES} from "../live.js";
+import {badge, empty, figure} from "../parts.js";
 import {sparkline} from "../spark.js";
 import {Rows} from "../virtual.js";
 
 const ROW = 38;
-const RATES = 120; // looks in the small chart: two minutes
 
 export const view = {
   name: "now",
@@ -28,7 +28,6 @@ export const view = {
 // --- figures -------------------------------------------------------------------------------------------------------
 
 function figures({live}) {
-  const rates = [];
   const chart = sparkline("Tokens a second in the last two minutes");
   const found = {
     nodes: figure("Nodes"),
@@ -51,9 +50,7 @@ function figures({live}) {
     found.memory.set(bytes(sum("reserved_bytes")), `of ${bytes(sum("limit_bytes"))}`);
     const rate = live.rates.get("") ?? 0;
     found.rate.set(rate >= 10 ? Math.round(rate) : rate.toFixed(1), "");
-    rates.push(rate);
-    if (rates.length > RATES) rates.shift();
-    chart.set(rates, RATES);
+    chart.set(live.lastRates, RATES);
     showModels();
   };
   const showModels = () => {
@@ -64,14 +61,12 @@ function figures({live}) {
 }
 
 function problems({live}) {
-  const element = h("ul", {"aria-label": "Problems"});
-  const show = () =>
-    keep(
-      element,
-      live.fleet?.problems ?? [],
-      (problem) => problem,
-      (problem) => h("li.notice", {}, problem),
-    );
+  const element = h("ul.stack", {"aria-label": "Problems"});
+  const show = () => {
+    const found = live.fleet?.problems ?? [];
+    element.hidden = !found.length;
+    keep(element, found, (problem) => problem, (problem) => h("li.notice", {}, problem));
+  };
   return {element, show};
 }
 
@@ -122,7 +117,8 @@ function nodeCard(context) {
   const memories = h("div");
   const cores = h("div.cores", {role: "img"});
   const coresCaption = h("span");
-  const owners = h("ul.owners");
+  const owners = h("tbody");
+  const table = h("table.owners", {}, h("thead", {}, h("tr", {}, OWNED.map(([name, kind]) => h("th", {scope: "col", class: kind ? "number" : ""}, swatch(kind), name)))), owners);
   let node;
   drain.addEventListener("click", () => drainNode(context, node));
   const element = h(
@@ -134,7 +130,7 @@ function nodeCard(context) {
       {},
       memories,
       h("div.meter", {}, h("div.caption", {}, h("span.muted", {}, "Cores"), coresCaption), cores),
-      owners,
+      table,
     ),
   );
   element.update = (item) => {
@@ -149,6 +145,7 @@ function nodeCard(context) {
     keep(memories, node.memories, (memory) => memory.name, () => memoryMeter());
     for (const [place, memory] of node.memories.entries()) memories.children[place].show(memory, held);
     showCores(cores, coresCaption, node, held, live.rates.get(node.node) ?? 0);
+    table.hidden = !held.length;
     keep(owners, held, (each) => each.model.id, () => ownerRow(context));
   };
   return element;
@@ -180,16 +177,18 @@ function residents(live, name) {
   return found.sort((a, b) => b.instance.reserved_bytes - a.instance.reserved_bytes || (a.model.id < b.model.id ? -1 : 1));
 }
 
-/** What of a model is in a memory: its weights, its cache, and what is reserved beside these. */
+/** What of a model is in a memory, by what it is for. */
 function parts({model, instance}, memory) {
   const onGpus = Object.values(instance.gpus).reduce((sum, each) => sum + each, 0);
-  const all = memory.name === "ram" ? instance.reserved_bytes - onGpus : (instance.gpus[memory.name] ?? 0);
-  const estimated = (model.weights_bytes ?? 0) + (model.kv_bytes ?? 0);
-  const part = instance.reserved_bytes ? all / instance.reserved_bytes : 0;
-  const scale = Math.min(1, estimated ? instance.reserved_bytes / estimated : 0) * part;
-  const weights = Math.round((model.weights_bytes ?? 0) * scale);
-  const cache = Math.round((model.kv_bytes ?? 0) * scale);
-  return {all, weights, cache, reserve: Math.max(0, all - weights - cache)};
+  return shares(model, memory.name === "ram" ? instance.reserved_bytes - onGpus : (instance.gpus[memory.name] ?? 0), instance.reserved_bytes);
+}
+
+/** How bytes of a model are shared: its weights, its cache, and what is reserved beside these, to compute in. */
+function shares(model, all, reserved = all) {
+  const part = reserved ? all / reserved : 0;
+  const weights = Math.min(all, Math.round((model.weights_bytes ?? 0) * part));
+  const cache = Math.min(all - weights, Math.round((model.kv_bytes ?? 0) * part));
+  return {all, weights, cache, reserve: all - weights - cache};
 }
 
 function memoryMeter() {
@@ -242,16 +241,28 @@ function showCores(element, caption, node, held, rate) {
   put(caption, `${used} of ${cores} compute${rate ? ` · ${rate < 10 ? rate.toFixed(1) : Math.round(rate)} tokens/s` : ""}`);
 }
 
+/** What stands in the row of a model in memory; the colours are those of the bar. */
+const OWNED = [["Model", ""], ["", "state"], ["weights", "weights"], ["cache", "cache"], ["reserve", "reserve"], ["all", "all"]];
+const SWATCHES = new Set(["weights", "cache", "reserve"]);
+
+function swatch(kind) {
+  return SWATCHES.has(kind) && h("i", {class: kind, "aria-hidden": "true"});
+}
+
 function ownerRow({link}) {
-  const name = h("a.cut");
-  const state = h("span.muted");
-  const size = h("span.number");
-  const element = h("li", {}, name, state, size);
+  const name = h("a");
+  const [state, weights, cache, reserve, all] = Array.from({length: 5}, () => h("td.number.nowrap"));
+  const element = h("tr", {}, h("td.cut", {}, name), state, weights, cache, reserve, all);
+  state.classList.add("muted");
   element.update = ({model, instance}) => {
+    const owned = shares(model, instance.reserved_bytes);
     put(name, model.id);
     set(name, "href", link("why", {model: model.id}));
     put(state, residentState(model, instance));
-    put(size, bytes(instance.reserved_bytes));
+    put(weights, bytes(owned.weights));
+    put(cache, bytes(owned.cache));
+    put(reserve, bytes(owned.reserve));
+    put(all, bytes(owned.all));
   };
   return element;
 }
@@ -267,7 +278,7 @@ function residentState(model, instance) {
 function generations(context) {
   const {live} = context;
   const rows = h("div", {role: "rowgroup"});
-  const none = empty("Nothing runs", "Requests appear here while they load a model, wait or generate.");
+  const none = empty("Nothing runs.", "Requests appear here while they load a model, wait or generate.", "brief");
   const names = ["Model", "State", "Tokens", "Time", "Client", "Node", ""];
   const table = h("div", {role: "table", "aria-label": "Unfinished generations"}, header(names), rows);
   const total = h("span.muted");

@@ -3,11 +3,12 @@
 import {Chart} from "../chart.js";
 import {fill, h, put, set} from "../dom.js";
 import {ago, count, duration, moment} from "../format.js";
-import {badge, empty, failed} from "../parts.js";
+import {badge, empty, failed, tableOf} from "../parts.js";
 import {busy, rangeOf, rangePicker, refreshing} from "../times.js";
 import {Rows} from "../virtual.js";
 
 const MOST = 6;
+/** @type {[string, string, ((value: number) => string)?][]} */
 const SCORES = [
   ["Accuracy", "accuracy", undefined],
   ["F1 score", "f1_score", undefined],
@@ -27,7 +28,7 @@ export const view = {
     const zoom = (begin, end) => go({span: null, since: new Date(begin).toISOString(), until: new Date(end).toISOString()});
     const models = new ModelList(context, (chosen) => go({models: JSON.stringify(chosen)}));
     const trust = new Chart({title: "Trust", format: score, most: 1, onSelect: zoom, height: 230});
-    const scores = SCORES.map(([title, name, format]) => ({name, chart: new Chart({title: String(title), format: format ?? score, most: format ? undefined : 1, onSelect: zoom, height: 150})}));
+    const scores = SCORES.map(([title, name, format]) => ({name, chart: new Chart({title: String(title), format: format ?? score, most: format ? undefined : 1, onSelect: zoom, height: 150, isPlain: true})}));
     const metrics = new Metrics(context, go, zoom);
     const errors = h("div.scroll");
     const trouble = h("div");
@@ -86,8 +87,7 @@ class ModelList {
       "section.panel.compared",
       {},
       h("div.head", {}, h("h2", {}, "Models by trust"), h("span.muted", {}, `up to ${MOST} in the charts`)),
-      h("div.row.columns", {}, ["Model", "Trust", "Change", "Accuracy", "Crashes"].map((name) => h("span", {}, name))),
-      this.rows.element,
+      tableOf("Models by trust", ["Model", "Trust", "Change", "Accuracy", "Crashes"], this.rows),
       this.nothing,
     );
   }
@@ -103,7 +103,7 @@ class ModelList {
     const colour = h("i.key-colour");
     const name = h("span.cut");
     const cells = Array.from({length: 4}, () => h("div", {role: "cell"}));
-    const row = h("div.row", {role: "row"}, h("label.name", {role: "rowheader"}, box, colour, name), cells);
+    const row = h("div.row", {role: "row"}, h("div.name", {role: "rowheader"}, h("label.name", {}, box, colour, name)), cells);
     box.addEventListener("change", () => this.choose(row.model.model_name, box.checked, box));
     row.update = (model) => {
       row.model = model;

@@ -2,13 +2,15 @@
 
 import {Chart} from "../chart.js";
 import {fill, h} from "../dom.js";
-import {count, duration} from "../format.js";
+import {count} from "../format.js";
 import {empty, failed, figure} from "../parts.js";
 import {Timeline} from "../timeline.js";
-import {busy, rangeOf, rangePicker, refreshing} from "../times.js";
+import {busy, rangeOf, rangePicker, refreshing, span} from "../times.js";
 
-const percent = (value) => `${value.toFixed(value < 10 ? 1 : 0)} %`;
-const ms = (value) => duration(value / 1000);
+const percent = (value) => `${value.toFixed(value && value < 10 ? 1 : 0)} %`;
+const ms = (value) => span(value / 1000);
+const SECOND = 1000;
+const TICKS = [0.01, 0.1, 1, 10, 100, SECOND, 10 * SECOND, 60 * SECOND, 600 * SECOND, 3600 * SECOND, 86400 * SECOND];
 
 export const view = {
   name: "time",
@@ -38,10 +40,12 @@ export const view = {
       const asked = {since: since / 1000, until: until / 1000, model_id: params.model};
       busy(root, true);
       try {
-        const [reply] = await Promise.all([context.ask("get_request_statistics", asked), timeline.show(since, until, params)]);
-        figures.set(reply.total);
-        charts.set(reply);
-        fill(models.lastChild, tableOfModels(reply.models, context));
+        const requests = context.ask("get_request_statistics", {...asked, limit: 0}).then((reply) => {
+          figures.set(reply.total);
+          charts.set(reply);
+        });
+        await Promise.all([requests, timeline.show(since, until, params)]);
+        if (!params.model) fill(models.lastChild, tableOfModels((await context.ask("get_request_statistics", asked)).models, context));
         fill(trouble);
       } finally {
         busy(root, false);
@@ -81,11 +85,13 @@ const reusedPercent = (of) => (100 * of.reused_tokens) / of.prompt_tokens;
 
 function chartsOfRequests(onSelect) {
   const requests = new Chart({title: "Requests", onSelect});
-  const first = new Chart({title: "Until the first token", format: ms, onSelect, note: "with waits and loads"});
-  const total = new Chart({title: "Until the end", format: ms, onSelect});
+  const misses = new Chart({title: "Cold starts and failures", onSelect});
+  const tokens = new Chart({title: "Tokens", onSelect});
+  const first = new Chart({title: "Until the first token", format: ms, ticks: TICKS, onSelect});
+  const total = new Chart({title: "Until the end", format: ms, ticks: TICKS, onSelect});
   const reuse = new Chart({title: "Prompt tokens reused", format: percent, most: 100, onSelect});
   return {
-    all: [requests, first, total, reuse],
+    all: [requests, misses, tokens, first, total, reuse],
     set({since, until, step_seconds, points}) {
       const at = points.map((point) => ({...point.figures, time: Date.parse(point.start)}));
       const range = {begin: Date.parse(since), end: Date.parse(until), step: step_seconds * 1000};
@@ -95,9 +101,22 @@ function chartsOfRequests(onSelect) {
         series: [
           {name: "served", kind: "bar", tone: "a", points: at.map((of) => [of.time, of.requests - of.failed - of.cancelled])},
           {name: "cancelled", kind: "bar", tone: "quiet", points: some(at.map((of) => [of.time, of.cancelled]))},
-          {name: "failed", kind: "bar", tone: "bad", points: some(at.map((of) => [of.time, of.failed]))},
+        ],
+      });
+      misses.set({
+        ...range,
+        series: [
+          {name: "cold starts", kind: "bar", tone: "a", points: some(at.map((of) => [of.time, of.cold_starts]))},
           {name: "refused", kind: "bar", tone: "warn", points: some(at.map((of) => [of.time, of.refused]))},
-          {name: "cold starts", kind: "dots", tone: "ink", points: some(at.map((of) => [of.time, of.cold_starts]))},
+          {name: "failed", kind: "bar", tone: "bad", points: some(at.map((of) => [of.time, of.failed]))},
+        ],
+      });
+      tokens.set({
+        ...range,
+        series: [
+          {name: "written", kind: "bar", tone: "a", points: at.map((of) => [of.time, of.completion_tokens])},
+          {name: "read", kind: "bar", tone: "b", points: at.map((of) => [of.time, of.prompt_tokens - of.reused_tokens])},
+          {name: "reused", kind: "bar", tone: "c", points: at.map((of) => [of.time, of.reused_tokens])},
         ],
       });
       first.set({...range, series: percentiles(at, "first_token")});

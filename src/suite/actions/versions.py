@@ -1,0 +1,203 @@
+"""list_versions, list_aliases, set_alias, promote_alias and take_back_alias."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from datetime import timedelta
+
+from suite.bus.service import Call, action
+from suite.domain.aliases import Alias
+from suite.domain.versions import Version
+from suite.errors import ModelNotFound
+from suite.messages.actions.versions import (
+    AliasInfo,
+    ListAliasesReply,
+    ListAliasesRequest,
+    ListVersionsReply,
+    ListVersionsRequest,
+    PromoteAliasReply,
+    PromoteAliasRequest,
+    PromotionInfo,
+    SetAliasReply,
+    SetAliasRequest,
+    TakeBackAliasReply,
+    TakeBackAliasRequest,
+    VersionInfo,
+)
+from suite.messages.times import rfc3339
+from suite.node.node import Node
+from suite.projections.projection import Database
+from suite.projections.reply_size import as_many_as_fit, left_out
+from suite.projections.scores import count_of_version
+from suite.projections.trust import trust_in_version
+from suite.projections.usage import VersionUse, uses_by_version
+
+
+@action("list_versions", is_lookup=True)
+async def list_versions(node: Node, request: ListVersionsRequest, _: Call) -> ListVersionsReply:
+    """List the versions of models, by the log."""
+    async with node.projections.usage.reading(request.min_seq, own_seq=node.last_seq) as db:
+        await node.versions.reach(max(request.min_seq, node.last_seq))
+        versions = _asked_for(node, request)
+        uses = await uses_by_version(db, None if request.model_name is None else versions[0].model_id)
+    if request.unused:
+        versions = _unused(node, versions, uses, request.unused_seconds)
+    async with node.projections.evaluation.reading(request.min_seq, own_seq=node.last_seq) as db:
+        infos = [await _info(node, db, each, _use_of(node, each, uses)) for each in versions]
+    kept = as_many_as_fit(infos)
+    return ListVersionsReply(versions=kept, warnings=left_out(infos, kept, "versions"))
+
+
+def _asked_for(node: Node, request: ListVersionsRequest) -> list[Version]:
+    """Raises ModelNotFound for a model that the log does not know."""
+    if request.model_name is None:
+        return list(node.versions.versions)
+    found = list(node.versions.versions.of(node.names.model_of(request.model_name)))
+    if not found:
+        raise ModelNotFound(f"the log has no version of {request.model_name!r}: see `suite versions`")
+    return found
+
+
+def _use_of(
+    node: Node, version: Version, uses: Mapping[tuple[str, int | None], VersionUse]
+) -> VersionUse | None:
+    """The uses of a version. Those that say no version count for the one that the model is at."""
+    own = uses.get((version.model_id, version.number))
+    if version.number != node.versions.versions.newest(version.model_id):
+        return own
+    unknown = uses.get((version.model_id, None))
+    if own is None or unknown is None:
+        return own or unknown
+    return VersionUse(own.uses + unknown.uses, max(own.last, unknown.last))
+
+
+def _unused(
+    node: Node,
+    versions: Iterable[Version],
+    uses: Mapping[tuple[str, int | None], VersionUse],
+    seconds: float,
+) -> list[Version]:
+    since = node.now() - timedelta(seconds=seconds)
+
+    def is_used(version: Version) -> bool:
+        use = _use_of(node, version, uses)
+        is_young = version.time >= since
+        return (
+            is_young or (use is not None and use.last >= since) or bool(node.versions.standing_for(version))
+        )
+
+    return [each for each in versions if not is_used(each)]
+
+
+async def _info(node: Node, db: Database, version: Version, use: VersionUse | None) -> VersionInfo:
+    registered = version.registered
+    return VersionInfo(
+        model_id=version.model_id,
+        version=version.number,
+        sha256=version.sha256,
+        settings=registered.settings,
+        source=registered.source,
+        file_name=registered.file_name,
+        file_bytes=registered.file_bytes,
+        architecture=registered.architecture,
+        quantization=registered.quantization,
+        first_seen=rfc3339(version.time),
+        nodes=node.names.nodes(version),
+        aliases=node.versions.standing_for(version),
+        uses=0 if use is None else use.uses,
+        last_used=None if use is None else rfc3339(use.last),
+        trust=await trust_in_version(db, version.model_id, version.number),
+        evaluations=await count_of_version(db, version.model_id, version.number),
+    )
+
+
+@action("list_aliases", is_lookup=True)
+async def list_aliases(node: Node, request: ListAliasesRequest, _: Call) -> ListAliasesReply:
+    """List the aliases of the log, and what is being promoted to them."""
+    await node.versions.reach(node.last_seq)
+    known = sorted(node.versions.aliases.items())
+    wanted = [(name, alias) for name, alias in known if request.alias in (None, name)]
+    infos = [await _alias_info(node, name, alias) for name, alias in wanted]
+    kept = as_many_as_fit(infos)
+    return ListAliasesReply(aliases=kept, warnings=left_out(infos, kept, "aliases"))
+
+
+async def _alias_info(node: Node, name: str, alias: Alias) -> AliasInfo:
+    assert alias.target is not None, "an alias stands for something as long as it is known"
+    return AliasInfo(
+        alias=name,
+        model_id=alias.target.model_id,
+        version=alias.target.version,
+        seq=node.versions.since(name),
+        may_go_back=alias.promoted is not None,
+        promotion=await _promotion_info(node, alias),
+    )
+
+
+async def _promotion_info(node: Node, alias: Alias) -> PromotionInfo | None:
+    running = alias.promotion
+    if running is None:
+        return None
+    return PromotionInfo(
+        promotion_id=running.id,
+        model_id=running.target.model_id,
+        version=running.target.version,
+        state="canary" if running.is_canary else "started",
+        canary_share=running.canary_share,
+        gates=running.gates,
+        take_back=running.take_back,
+        findings=await node.aliases.findings(running),
+        waits_for=node.aliases.waits.get(running.id, ""),
+    )
+
+
+@action("set_alias")
+async def set_alias(node: Node, request: SetAliasRequest, call: Call) -> SetAliasReply:
+    """Have an alias stand for a model or a version, or for nothing."""
+    if request.target is None:
+        seq = await node.aliases.remove(request.alias, call)
+        was = " is removed" if seq is not None else " stood for nothing"
+        return SetAliasReply(
+            alias=request.alias, model_id=None, version=0, message=f"{request.alias}{was}", seq=seq
+        )
+    target, seq = await node.aliases.assign(request.alias, request.target, call)
+    already = " already" if seq is None else ""
+    return SetAliasReply(
+        alias=request.alias,
+        model_id=target.model_id,
+        version=target.version,
+        message=f"{request.alias} stands for {target}{already}",
+        seq=seq,
+    )
+
+
+@action("promote_alias")
+async def promote_alias(node: Node, request: PromoteAliasRequest, call: Call) -> PromoteAliasReply:
+    """Begin to promote a version to an alias."""
+    fact, seq = await node.aliases.start(request, call)
+    return PromoteAliasReply(
+        alias=fact.alias,
+        promotion_id=fact.promotion_id,
+        model_id=fact.model_id,
+        version=fact.version,
+        old_model_id=fact.old_model_id,
+        old_version=fact.old_version,
+        message=f"{fact.model_id}@{fact.version} is being promoted to {fact.alias}",
+        seq=seq,
+    )
+
+
+@action("take_back_alias")
+async def take_back_alias(node: Node, request: TakeBackAliasRequest, call: Call) -> TakeBackAliasReply:
+    """End a promotion, or take back what was promoted."""
+    fact, seq = await node.aliases.take_back(request.alias, call)
+    await node.versions.reach(seq)
+    target = node.versions.aliases[request.alias].target
+    assert target is not None, "it stands for what it did before"
+    return TakeBackAliasReply(
+        alias=request.alias,
+        model_id=target.model_id,
+        version=target.version,
+        message=f"{request.alias} stands for {target}: {fact.model_id}@{fact.version} gets no requests",
+        seq=seq,
+    )

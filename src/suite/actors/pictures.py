@@ -1,0 +1,115 @@
+"""The pictures of requests: read in a thread, encoded between the engine's steps, kept for the next turn.
+
+A chat sends its pictures again with each turn. To encode one takes as long as hundreds of tokens of a prompt,
+so the embeddings of the last ones stay in memory. Neither they nor pictures are ever written anywhere.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import binascii
+from collections import OrderedDict
+from hashlib import sha256
+from typing import Final
+
+import anyio
+import anyio.to_thread
+import msgspec
+
+from suite.actors.attachments import Attachments
+from suite.engine.engine import Engine
+from suite.engine.llama_model import LlamaModel
+from suite.engine.pictures import image
+from suite.engine.pictures.tokens import EncodedPicture
+from suite.engine.prompts.placed_pictures import placed
+from suite.engine.thread import EngineThread
+from suite.errors import InvalidPicture, InvalidRequest, UnsupportedContent
+from suite.identity import NewId
+from suite.messages.actions.chat import ContentPart
+from suite.messages.actions.generation import GenerateTextRequest
+
+KEPT_BYTES: Final = 64 << 20
+"""The most memory for embeddings of pictures that may be sent again."""
+
+
+class Pictures:
+    """Reads and encodes the pictures that one model is sent."""
+
+    def __init__(
+        self, engine: EngineThread, attachments: Attachments, new_id: NewId, *, kept_bytes: int = KEPT_BYTES
+    ) -> None:
+        self._engine = engine
+        self._attachments = attachments
+        self._new_id = new_id
+        self._kept_bytes = kept_bytes
+        self._kept: OrderedDict[bytes, EncodedPicture] = OrderedDict()
+        """By the digests of their files, the last one used at the end."""
+        self._one_at_a_time = anyio.CapacityLimiter(1)
+
+    async def placed(self, request: GenerateTextRequest) -> GenerateTextRequest:
+        """The request with its pictures as the model reads them, in place of their files.
+
+        Raises UnsupportedContent if the model reads none, InvalidPicture, PictureTooLarge, RequestTimeout,
+        InvalidRequest and GenerationFailed.
+        """
+        messages = request.messages or ()
+        sent = {part.picture or "": part for message in messages for part in message.pictures}
+        if not sent:
+            return request
+        encoded = {picture: await self._encoded(part, request) for picture, part in sent.items()}
+        return msgspec.structs.replace(
+            request, messages=tuple(placed(message, encoded, self._new_id) for message in messages)
+        )
+
+    async def _encoded(self, part: ContentPart, request: GenerateTextRequest) -> EncodedPicture:
+        if part.attached is not None and (kept := self._find(bytes.fromhex(part.attached))) is not None:
+            return kept
+        data = await self._file(part, request.attachments)
+        digest = sha256(data).digest()
+        if (kept := self._find(digest)) is not None:
+            return kept
+        encoded = await self._encode(data, digest, request.priority)
+        self._keep(digest, encoded)
+        return encoded
+
+    async def _file(self, part: ContentPart, source: str | None) -> bytes:
+        if part.attached is None:
+            return await anyio.to_thread.run_sync(_decoded, part.picture or "", limiter=self._one_at_a_time)
+        if source is None:
+            raise InvalidRequest("attachments is missing: a picture that is attached is asked for there")
+        return await self._attachments.fetch(source, part.attached)
+
+    async def _encode(self, data: bytes, digest: bytes, priority: int) -> EncodedPicture:
+        pixels = await anyio.to_thread.run_sync(image.read, data, limiter=self._one_at_a_time)
+
+        def encode(model: LlamaModel, _: Engine) -> EncodedPicture:
+            if model.projector is None:
+                raise UnsupportedContent(f"the model reads no pictures: {model.reads_no_pictures}")
+            if self._engine.cores is not None:
+                self._engine.cores.due(reading=True, priority=priority)
+            return model.projector.encode(pixels, digest)
+
+        return await asyncio.wrap_future(self._engine.run_between_steps(encode))
+
+    def _find(self, digest: bytes) -> EncodedPicture | None:
+        kept = self._kept.get(digest)
+        if kept is not None:
+            self._kept.move_to_end(digest)
+        return kept
+
+    def _keep(self, digest: bytes, encoded: EncodedPicture) -> None:
+        self._kept[digest] = encoded
+        while sum(each.size for each in self._kept.values()) > self._kept_bytes:
+            self._kept.popitem(last=False)
+
+
+def _decoded(picture: str) -> bytes:
+    if len(picture) > image.MOST_BYTES * 4 // 3 + 4:
+        raise image.too_many_bytes(len(picture) * 3 // 4)
+    try:
+        return base64.b64decode("".join(picture.split()), validate=True)
+    except (binascii.Error, ValueError):
+        raise InvalidPicture(
+            "the picture is not in base64: send its file as base64, or as a data URL"
+        ) from None

@@ -1,0 +1,69 @@
+"""The draft model of a model: a small one of the same vocabulary, which is loaded with it (ADR 74). Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import msgspec
+
+from suite.catalogue.kv_cache import KvCache, estimated
+from suite.catalogue.model import Draft, Model
+from suite.engine.gguf.estimate import uses_flash_attention
+from suite.engine.gguf.file import GgufInfo
+from suite.errors import DraftModelUnfit
+
+_MOST_PADDING = 128
+"""By so many tokens vocabularies may differ in size: models of a family pad theirs differently."""
+
+
+def with_drafts(models: Mapping[str, Model]) -> dict[str, Model]:
+    """The models of a catalogue, each with its draft model or the reason why it cannot have that."""
+    return {id: _with_draft(model, models) for id, model in models.items()}
+
+
+def _with_draft(model: Model, models: Mapping[str, Model]) -> Model:
+    name = model.settings.draft_model
+    is_wanted = name is not None and model.settings.speculation == "auto"
+    if not is_wanted or model.info is None or model.kv_cache is None:
+        return model
+    error = None if isinstance(model.error, DraftModelUnfit) else model.error
+    try:
+        draft = _draft(model, model.info, model.kv_cache, models.get(name or ""))
+    except DraftModelUnfit as unfit:
+        return msgspec.structs.replace(model, draft=None, error=error or unfit)
+    return msgspec.structs.replace(model, draft=draft, error=error)
+
+
+def _draft(model: Model, info: GgufInfo, cache: KvCache, other: Model | None) -> Draft:
+    """The draft model, with the slots and the context of the model. Raises DraftModelUnfit."""
+    named = f"draft_model = {model.settings.draft_model!r} of {model.model_id}"
+    if other is None:
+        raise DraftModelUnfit(f"{named}: there is no such model: use an id of `suite models`")
+    if other.error is not None or other.info is None:
+        raise DraftModelUnfit(f"{named} cannot be loaded: {other.error}")
+    _check_fit(named, info, other.info)
+    settings = model.settings
+    flash_attention = uses_flash_attention(
+        other.info, cache_tokens=cache.stream_tokens, batch_tokens=settings.batch_tokens
+    )
+    own = msgspec.structs.replace(cache, flash_attention=flash_attention)
+    return Draft(
+        model_id=other.model_id,
+        file=other.file,
+        fingerprint=other.fingerprint,
+        info=other.info,
+        flash_attention=flash_attention,
+        estimate=estimated(own, settings, other.info),
+    )
+
+
+def _check_fit(named: str, info: GgufInfo, other: GgufInfo) -> None:
+    """What headers say of it; that each token is the same is seen at the load."""
+    if not other.generates:
+        raise DraftModelUnfit(f"{named} generates no text: choose a small model of the same family")
+    is_same = other.tokenizer == info.tokenizer and abs(other.vocabulary - info.vocabulary) <= _MOST_PADDING
+    if not is_same:
+        raise DraftModelUnfit(
+            f"{named} has another vocabulary ({other.tokenizer}, {other.vocabulary:,} tokens) than the model "
+            f"({info.tokenizer}, {info.vocabulary:,} tokens): choose a small model of the same family"
+        )

@@ -1,0 +1,309 @@
+"""``suite bench``, ``suite benchmarks``, ``suite cancel-benchmark``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+import click
+
+from suite.cli.completion import model_ids
+from suite.cli.invocation import arguments
+from suite.cli.model_ids import about_model, for_model, known_ids
+from suite.cli.options import Target, client_command, fleet_command, limit_option, window_options
+from suite.errors import NodeLost, NoService, Unavailable
+
+if TYPE_CHECKING:
+    from suite.client import Client
+    from suite.messages.actions.benchmark import BenchmarkInfo, GetBenchmarksReply, RunBenchmarkReply
+    from suite.messages.benchmarks import BenchmarkResult, Mean, Quality, Share, Speed
+    from suite.messages.signals import Benchmarking
+
+
+def _numbers(_: click.Context, __: click.Parameter, value: str) -> tuple[int, ...]:
+    """Parse ``1,4,8``. Raises BadParameter."""
+    try:
+        return tuple(int(each) for each in value.split(",") if each.strip())
+    except ValueError:
+        raise click.BadParameter(f"{value!r} is no list of numbers such as 1,4,8") from None
+
+
+def _text(_: click.Context, __: click.Parameter, value: BinaryIO | None) -> str | None:
+    """Read a file of questions. Raises BadParameter."""
+    if value is None:
+        return None
+    try:
+        return value.read().decode()
+    except UnicodeDecodeError as error:
+        raise click.BadParameter(f"{value.name} is not UTF-8 text: {error.reason}") from None
+
+
+@click.command()
+@click.argument("model", shell_complete=model_ids)
+@click.option(
+    "--set",
+    "questions",
+    type=click.File("rb"),
+    callback=_text,
+    metavar="FILE",
+    help="Questions, a JSON object a line; see below.  [default: only the speed is measured]",
+)
+@click.option(
+    "--judge", shell_complete=model_ids, help="Only for questions with judge: the model that judges."
+)
+@click.option(
+    "--streams",
+    default="1,4,8",
+    show_default=True,
+    callback=_numbers,
+    help="Generations beside each other to measure the speed with; empty: do not.",
+)
+@click.option(
+    "--rounds", type=click.IntRange(1, 100), default=5, show_default=True, help="How many times each."
+)
+@click.option(
+    "--prompt-tokens", type=click.IntRange(1), help="Length of the prompts.  [default: 256, if they fit]"
+)
+@click.option(
+    "--answer-tokens", type=click.IntRange(2), help="Length of the answers.  [default: 64, if they fit]"
+)
+@click.option("--cycle", help="Cycle of the evaluation.  [default: bench- and the time]")
+@click.option(
+    "--id",
+    "benchmark_id",
+    help="Id of the benchmark; with that of one that runs or is finished, its result.  [default: a new one]",
+)
+@click.option("--no-wait", is_flag=True, help="Return when the benchmark is in the log.")
+@client_command
+def bench(
+    target: Target,
+    model: str,
+    questions: str | None,
+    judge: str | None,
+    streams: tuple[int, ...],
+    rounds: int,
+    prompt_tokens: int | None,
+    answer_tokens: int | None,
+    cycle: str | None,
+    benchmark_id: str | None,
+    no_wait: bool,
+) -> None:
+    """Measure how fast MODEL is and, with --set, how well it answers; the result is an evaluation of it.
+
+    The benchmark is a job of the node that has the model: it goes on when this command is stopped, and after
+    a restart of the node. All figures have 95 % confidence intervals.
+
+    A line of the set has a "prompt" (and may have "system" and "max_tokens"), and one of "exact", "contains",
+    "pattern" (these also with "ignore_case"), "json_schema", and "judge", which is what another model judges
+    the answer by. The set is kept in the log; answers are not.
+
+    \b
+    Examples:
+      suite bench smollm2 --streams 1,4 --rounds 3
+      suite bench smollm2 --set questions.jsonl --judge gemma-3 --streams ""
+      suite bench smollm2 --id nightly --no-wait
+    """
+    from suite.cli.output import json_line
+    from suite.identity import new_id
+
+    chosen = benchmark_id or new_id()
+
+    async def work(client: Client, model_id: str) -> RunBenchmarkReply:
+        judges = await known_ids(client, [] if judge is None else [judge])
+        with _shown(model_id, target.as_json) as on_progress:
+            return await client.run_benchmark(
+                model_id,
+                set_jsonl=questions,
+                judge=next(iter(judges), None),
+                streams=streams,
+                rounds=rounds,
+                prompt_tokens=prompt_tokens,
+                answer_tokens=answer_tokens,
+                cycle_id=cycle,
+                benchmark_id=chosen,
+                wait=not no_wait,
+                on_progress=on_progress,
+            )
+
+    with _goes_on(chosen):
+        reply = target.run(lambda client: for_model(client, model, partial(work, client)))
+    if target.as_json:
+        json_line(reply)
+    else:
+        _show(reply)
+
+
+@contextmanager
+def _goes_on(benchmark_id: str) -> Iterator[None]:
+    """Say of a benchmark that is not waited for any more how to see what becomes of it."""
+    hint = (
+        f"if the benchmark {benchmark_id} was started, it goes on: `suite benchmarks` shows it, "
+        f"`suite {arguments('cancel-benchmark', benchmark_id)}` ends it"
+    )
+    try:
+        yield
+    except (KeyboardInterrupt, NodeLost, NoService, Unavailable) as error:
+        error.add_note(hint)
+        raise
+
+
+@contextmanager
+def _shown(model_id: str, as_json: bool) -> Iterator[Any]:
+    """Show on a terminal how far a benchmark is."""
+    from suite.cli.output import Bar
+
+    with Bar(f"benchmark of {model_id}", shown=not as_json) as bar:
+
+        def show(progress: Benchmarking) -> None:
+            bar.advance(progress.done / progress.total if progress.total else 0.0)
+
+        yield show
+
+
+def _show(reply: RunBenchmarkReply) -> None:
+    for each in reply.broken_lines:
+        click.echo(f"line {each.line} of the set is left out: {each.problem}", err=True)
+    if reply.result is None:
+        click.echo(f"the benchmark {reply.benchmark_id} of {reply.model_id} is a job of {reply.runs_on}")
+        return
+    _show_result(reply.model_id, reply.runs_on, reply.result)
+    click.echo(f"evaluation {reply.evaluation_id} (event {reply.seq})")
+
+
+def _show_result(model_id: str, node: str, result: BenchmarkResult) -> None:
+    from suite.cli.output import duration, table
+    from suite.units import size
+
+    if result.load is not None:
+        loaded = f"loaded in {duration(result.load.load_ms)}, {size(result.load.resident_bytes)}"
+        click.echo(f"{model_id} on {node}: {loaded}")
+    if result.speed:
+        table(
+            ["streams>", "first token ms>", "prompt tokens/s>", "tokens/s each>", "tokens/s all>"],
+            [_speed_row(each) for each in result.speed],
+            title=f"prompts of {result.prompt_tokens} tokens, answers of up to {result.answer_tokens}",
+        )
+    if result.quality is not None:
+        click.echo(_quality_line(result.quality))
+
+
+def _speed_row(speed: Speed) -> tuple[str, ...]:
+    each = (
+        speed.first_token_ms,
+        speed.prompt_tokens_per_second,
+        speed.tokens_per_second,
+        speed.total_tokens_per_second,
+    )
+    return str(speed.streams), *map(interval, each)
+
+
+def interval(value: Mean | None) -> str:
+    """A mean and its confidence interval."""
+    from suite.cli.output import number
+
+    if value is None:
+        return ""
+    if value.low is None or value.high is None:
+        return number(value.mean)
+    return f"{number(value.mean)} ({number(value.low)} to {number(value.high)})"
+
+
+def percent(value: Share | None) -> str:
+    """A share and its confidence interval."""
+    if value is None:
+        return ""
+    return f"{value.share:.0%} ({value.low:.0%} to {value.high:.0%})".replace("%", " %")
+
+
+def _quality_line(quality: Quality) -> str:
+    judged = quality.passed + quality.failed
+    parts = [f"{quality.passed} of {judged} answers pass"]
+    if quality.accuracy is not None:
+        parts.append(percent(quality.accuracy))
+    if quality.unclear:
+        parts.append(f"{quality.unclear} more that the judge did not judge")
+    if quality.refused:
+        parts.append(f"{quality.refused} questions refused")
+    if quality.broken_lines:
+        parts.append(f"{quality.broken_lines} broken lines")
+    return ", ".join(parts)
+
+
+@click.command()
+@click.option("--model", shell_complete=model_ids, help="Only of this model.")
+@window_options
+@limit_option()
+@fleet_command
+def benchmarks(target: Target, model: str | None, since: str | None, until: str | None, limit: int) -> None:
+    """List benchmarks, the one started last in front, also those that wait or run.
+
+    \b
+    Examples:
+      suite benchmarks
+      suite benchmarks --model smollm2 --json
+    """
+    from suite.cli.output import json_line, more
+
+    async def work(client: Client) -> GetBenchmarksReply:
+        ask = partial(client.get_benchmarks, since=since, until=until, limit=limit)
+        return await about_model(client, model, ask, is_empty=lambda reply: not reply.benchmarks)
+
+    reply = target.run(work)
+    if target.as_json:
+        json_line(reply)
+    elif reply.benchmarks:
+        _show_list(reply.benchmarks)
+        more(reply.next_cursor)
+    else:
+        click.echo("no benchmarks: `suite bench MODEL` runs one")
+
+
+def _show_list(benchmarks: Iterable[BenchmarkInfo]) -> None:
+    from suite.cli.output import local_time, table
+
+    rows = [
+        (
+            local_time(each.started_at),
+            each.model_id,
+            each.runs_on,
+            each.state if each.state != "open" else f"{each.done} of {each.total}",
+            _accuracy(each.result),
+            _alone(each.result),
+            each.message or "",
+            each.benchmark_id,
+        )
+        for each in benchmarks
+    ]
+    table(["started", "model", "node", "state", "accuracy>", "tokens/s>", "problem", "id"], rows)
+
+
+def _accuracy(result: BenchmarkResult | None) -> str:
+    return "" if result is None or result.quality is None else percent(result.quality.accuracy)
+
+
+def _alone(result: BenchmarkResult | None) -> str:
+    """How fast the tokens came with the fewest streams."""
+    if result is None or not result.speed:
+        return ""
+    return interval(min(result.speed, key=lambda each: each.streams).tokens_per_second)
+
+
+@click.command()
+@click.argument("benchmark")
+@fleet_command
+def cancel_benchmark(target: Target, benchmark: str) -> None:
+    """End the benchmark with the id BENCHMARK. What was measured is not evaluated.
+
+    \b
+    Examples:
+      suite cancel-benchmark nightly
+    """
+    from suite.cli.output import json_line
+
+    reply = target.run(lambda client: client.cancel_benchmark(benchmark))
+    if target.as_json:
+        json_line(reply)
+    else:
+        click.echo(reply.message)

@@ -1,0 +1,261 @@
+"""Aliases: which version each stands for, and how that changes (ADR 70, 71).
+
+Each alias is one aggregate. What changes it is decided on its newest state, so of two that change it at once
+one wins, and the other is decided anew::
+
+    start(alias, fact)       # a version is to be promoted
+    take_back(alias, ...)    # the promotion ends, or what was promoted goes back
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from hashlib import blake2b
+from typing import Final, NamedTuple
+
+import msgspec
+
+from suite.errors import NothingToTakeBack, PromotionRunning
+from suite.messages.events import (
+    AliasRemoved,
+    AliasSet,
+    CanaryStarted,
+    Event,
+    Promoted,
+    PromotionEnd,
+    PromotionStarted,
+    PromotionStopped,
+    TakenBack,
+    TakenBackReason,
+)
+from suite.messages.promotion import Finding, Gates, TakeBackReason
+
+_HASH_BYTES: Final = 8
+_SHARES: Final = 256**_HASH_BYTES
+"""How many different values the hash of a request has."""
+
+
+class Target(NamedTuple):
+    """What a name stands for."""
+
+    model_id: str
+    version: int = 0
+    """0: whichever the model is at."""
+
+    def __str__(self) -> str:
+        """As people write it."""
+        return f"{self.model_id}@{self.version}" if self.version else self.model_id
+
+
+class Promotion(msgspec.Struct, frozen=True, kw_only=True):
+    """A version that is being promoted, or was."""
+
+    id: str
+    target: Target
+    old: Target
+    canary_share: float = 0.0
+    is_canary: bool = False
+    """Whether it gets its share of the requests."""
+    gates: Gates | None = None
+    take_back: tuple[TakeBackReason, ...] = ()
+
+
+class Alias(msgspec.Struct, frozen=True, kw_only=True):
+    """The state of one alias."""
+
+    name: str = ""
+    target: Target | None = None
+    """None: the log says nothing of it, or it was removed."""
+    promotion: Promotion | None = None
+    """The promotion that is under way."""
+    promoted: Promotion | None = None
+    """The promotion by which it stands for its target; None: it was set, or taken back."""
+
+    def chosen(self, request_id: Callable[[], str]) -> Target | None:
+        """What it stands for in a request: the same for the same id, wherever it is asked.
+
+        The id is asked for only while a version has a share. Without one the request is not in it.
+        """
+        running = self.promotion
+        if running is not None and running.is_canary and (id := request_id()) and _is_in(running, id):
+            return running.target
+        return self.target
+
+
+def evolve(alias: Alias, event: Event) -> Alias:
+    """The state after one event of this alias."""
+    match event:
+        case AliasSet():
+            return Alias(name=event.alias, target=Target(event.model_id, event.version))
+        case AliasRemoved():
+            return Alias(name=event.alias)
+        case PromotionStarted():
+            return _started(alias, event)
+        case CanaryStarted() if _is_running(alias, event.promotion_id):
+            assert alias.promotion is not None
+            canary = msgspec.structs.replace(alias.promotion, is_canary=True, canary_share=event.canary_share)
+            return msgspec.structs.replace(alias, promotion=canary)
+        case Promoted() if _is_running(alias, event.promotion_id):
+            assert alias.promotion is not None
+            return Alias(name=event.alias, target=alias.promotion.target, promoted=alias.promotion)
+        case PromotionStopped() if _is_running(alias, event.promotion_id):
+            return msgspec.structs.replace(alias, promotion=None)
+        case TakenBack():
+            return Alias(name=event.alias, target=Target(event.old_model_id, event.old_version))
+        case _:
+            return alias
+
+
+# --- decisions --------------------------------------------------------------------------------------------
+
+
+def assign(alias: Alias, fact: AliasSet) -> AliasSet | None:
+    """The fact to append when somebody sets an alias; None if it stands for that already, and only that."""
+    is_same = alias.target == (fact.model_id, fact.version) and alias.promotion is None
+    return None if is_same else fact
+
+
+def remove(alias: Alias, fact: AliasRemoved) -> AliasRemoved | None:
+    """The fact to append when somebody removes an alias; None if there is none."""
+    return None if alias.target is None and alias.promotion is None else fact
+
+
+def start(alias: Alias, fact: PromotionStarted) -> PromotionStarted:
+    """The fact to append when a version is to be promoted. Raises PromotionRunning."""
+    running = alias.promotion
+    if running is None:
+        return fact
+    if running.target != (fact.model_id, fact.version):
+        raise PromotionRunning(
+            f"{running.target} is being promoted to {alias.name} since before: wait for its end, or end it "
+            f"with `suite promote {alias.name} --back`"
+        )
+    return msgspec.structs.replace(fact, promotion_id=running.id)
+
+
+def begin_canary(alias: Alias, promotion_id: str, node: str) -> CanaryStarted | None:
+    """The fact to append when the version is ready for its share; None if it has it, or is not wanted."""
+    running = alias.promotion
+    if running is None or running.id != promotion_id or running.is_canary:
+        return None
+    return CanaryStarted(
+        alias=alias.name,
+        promotion_id=promotion_id,
+        model_id=running.target.model_id,
+        version=running.target.version,
+        canary_share=running.canary_share,
+        node=node,
+    )
+
+
+def promote(
+    alias: Alias, promotion_id: str, node: str, findings: tuple[Finding, ...] = ()
+) -> Promoted | None:
+    """The fact to append when the version is ready, and its gates are met; None if that is not wanted."""
+    running = alias.promotion
+    if running is None or running.id != promotion_id:
+        return None
+    return Promoted(
+        alias=alias.name,
+        promotion_id=promotion_id,
+        model_id=running.target.model_id,
+        version=running.target.version,
+        old_model_id=running.old.model_id,
+        old_version=running.old.version,
+        node=node,
+        findings=findings,
+    )
+
+
+def stop(
+    alias: Alias,
+    promotion_id: str,
+    reason: PromotionEnd,
+    *,
+    detail: str = "",
+    findings: tuple[Finding, ...] = (),
+    requested_by: str = "",
+) -> PromotionStopped | None:
+    """The fact to append when a promotion ends before its version serves; None if it has ended already."""
+    running = alias.promotion
+    if running is None or running.id != promotion_id:
+        return None
+    return PromotionStopped(
+        alias=alias.name,
+        promotion_id=promotion_id,
+        model_id=running.target.model_id,
+        version=running.target.version,
+        reason=reason,
+        detail=detail,
+        findings=findings,
+        requested_by=requested_by,
+    )
+
+
+def take_back(
+    alias: Alias,
+    promotion_id: str,
+    reason: TakenBackReason,
+    *,
+    detail: str = "",
+    findings: tuple[Finding, ...] = (),
+    requested_by: str = "",
+) -> TakenBack | None:
+    """The fact to append when a promoted version goes back; None if it does not serve any more."""
+    done = alias.promoted
+    if done is None or done.id != promotion_id or alias.promotion is not None:
+        return None
+    return TakenBack(
+        alias=alias.name,
+        promotion_id=promotion_id,
+        model_id=done.target.model_id,
+        version=done.target.version,
+        old_model_id=done.old.model_id,
+        old_version=done.old.version,
+        reason=reason,
+        detail=detail,
+        findings=findings,
+        requested_by=requested_by,
+    )
+
+
+def back(alias: Alias, requested_by: str) -> PromotionStopped | TakenBack:
+    """The fact to append when somebody wants the old version alone. Raises NothingToTakeBack."""
+    fact: PromotionStopped | TakenBack | None = None
+    if alias.promotion is not None:
+        fact = stop(alias, alias.promotion.id, "requested", requested_by=requested_by)
+    elif alias.promoted is not None:
+        fact = take_back(alias, alias.promoted.id, "requested", requested_by=requested_by)
+    if fact is None:
+        raise NothingToTakeBack(
+            f"nothing was promoted to {alias.name} since it was set: `suite alias {alias.name} VERSION` has "
+            "it stand for another version"
+        )
+    return fact
+
+
+def _started(alias: Alias, event: PromotionStarted) -> Alias:
+    before = alias.promotion
+    is_same = before is not None and before.id == event.promotion_id
+    promotion = Promotion(
+        id=event.promotion_id,
+        target=Target(event.model_id, event.version),
+        old=Target(event.old_model_id, event.old_version),
+        canary_share=event.canary_share,
+        is_canary=is_same and before is not None and before.is_canary and event.canary_share > 0,
+        gates=event.gates,
+        take_back=event.take_back,
+    )
+    return msgspec.structs.replace(
+        alias, name=event.alias, target=alias.target or promotion.old, promotion=promotion
+    )
+
+
+def _is_running(alias: Alias, promotion_id: str) -> bool:
+    return alias.promotion is not None and alias.promotion.id == promotion_id
+
+
+def _is_in(promotion: Promotion, request_id: str) -> bool:
+    """Whether a request belongs to the share: by a hash, so that a share that grows keeps who has it."""
+    digest = blake2b(f"{promotion.id} {request_id}".encode(), digest_size=_HASH_BYTES).digest()
+    return int.from_bytes(digest, "big") < promotion.canary_share * _SHARES

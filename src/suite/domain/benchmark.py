@@ -1,0 +1,308 @@
+"""A benchmark as the log tells it, what is left to measure, and what comes out of it (ADR 72)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from datetime import datetime
+from statistics import fmean
+from typing import Final, TypeAlias
+
+import msgspec
+from msgspec.structs import replace
+
+from suite.domain.intervals import mean, share
+from suite.messages.benchmarks import (
+    AnswerSample,
+    BenchmarkResult,
+    BenchmarkState,
+    LoadSample,
+    Mean,
+    NumberedQuestion,
+    Quality,
+    RoundSample,
+    Speed,
+)
+from suite.messages.events import (
+    BenchmarkCancelled,
+    BenchmarkFailed,
+    BenchmarkFinished,
+    BenchmarkProgressed,
+    BenchmarkStarted,
+    EvaluationLogged,
+    Event,
+)
+
+Round: TypeAlias = tuple[int, int]
+"""How many streams, and which round of them."""
+End: TypeAlias = BenchmarkFinished | BenchmarkFailed | BenchmarkCancelled
+
+_encode = msgspec.json.Encoder().encode
+
+
+class Benchmark(msgspec.Struct, frozen=True, kw_only=True):
+    """What is known of a benchmark."""
+
+    started: BenchmarkStarted | None = None
+    """None: there is no such benchmark."""
+    load: LoadSample | None = None
+    rounds: Mapping[Round, RoundSample] = {}
+    answers: Mapping[int, AnswerSample] = {}
+    """By the line of the question."""
+    end: End | None = None
+
+    @property
+    def state(self) -> BenchmarkState:
+        """How it stands."""
+        match self.end:
+            case BenchmarkFinished():
+                return "finished"
+            case BenchmarkFailed():
+                return "failed"
+            case BenchmarkCancelled():
+                return "cancelled"
+            case _:
+                return "open"
+
+    @property
+    def total(self) -> int:
+        """How many rounds and questions it has."""
+        if self.started is None:
+            return 0
+        return len(self.started.streams) * self.started.rounds + len(self.started.questions)
+
+    @property
+    def done(self) -> int:
+        """How many of them are done."""
+        return len(self.rounds) + len(self.answers)
+
+    def rounds_left(self) -> Iterator[Round]:
+        """The rounds to measure. Those of different streams take turns: what slows the machine slows all."""
+        assert self.started is not None, "it was started"
+        for number in range(self.started.rounds):
+            for streams in self.started.streams:
+                if (streams, number) not in self.rounds:
+                    yield streams, number
+
+    def questions_left(self) -> Iterator[NumberedQuestion]:
+        """The questions to ask, those first that need no judge."""
+        assert self.started is not None, "it was started"
+        left = [each for each in self.started.questions if each.line not in self.answers]
+        yield from (each for each in left if each.question.judge is None)
+        yield from (each for each in left if each.question.judge is not None)
+
+
+UNKNOWN: Final = Benchmark()
+
+
+def evolve(benchmark: Benchmark, event: Event) -> Benchmark:
+    """A benchmark after one event. The first start, the first of each sample, and the first end count."""
+    match event:
+        case BenchmarkStarted() if benchmark.started is None:
+            return replace(benchmark, started=event)
+        case BenchmarkProgressed() if benchmark.end is None:
+            return replace(
+                benchmark,
+                load=benchmark.load or event.load,
+                rounds={_round(each): each for each in event.rounds} | dict(benchmark.rounds),
+                answers={each.line: each for each in event.answers} | dict(benchmark.answers),
+            )
+        case BenchmarkFinished() | BenchmarkFailed() | BenchmarkCancelled() if benchmark.end is None:
+            return replace(benchmark, end=event)
+        case _:
+            return benchmark
+
+
+def news(benchmark: Benchmark, measured: Benchmark) -> BenchmarkProgressed | None:
+    """The event of what was measured beyond what is known; None if that is nothing, or if it has ended."""
+    started = benchmark.started
+    if started is None or benchmark.end is not None:
+        return None
+    load = measured.load if benchmark.load is None else None
+    rounds = tuple(each for key, each in measured.rounds.items() if key not in benchmark.rounds)
+    answers = tuple(each for line, each in measured.answers.items() if line not in benchmark.answers)
+    if load is None and not rounds and not answers:
+        return None
+    return BenchmarkProgressed(
+        benchmark_id=started.benchmark_id,
+        model_id=started.model_id,
+        load=load,
+        rounds=rounds,
+        answers=answers,
+    )
+
+
+def is_same(before: BenchmarkStarted, now: BenchmarkStarted) -> bool:
+    """Whether two requests with one id want the same, so that the second one gets the first one's result."""
+
+    def wanted(start: BenchmarkStarted) -> Sequence[object]:
+        return (
+            start.model_id,
+            start.streams,
+            start.rounds,
+            start.prompt_tokens,
+            start.answer_tokens,
+            start.set_sha256,
+            start.judge,
+        )
+
+    return wanted(before) == wanted(now)
+
+
+# --- what comes out of it -----------------------------------------------------------------------------------
+
+
+def finish(
+    benchmark: Benchmark, *, trust_so_far: float, evaluation_id: str, now: datetime
+) -> tuple[BenchmarkFinished, EvaluationLogged]:
+    """The events of the end of a benchmark of which nothing is left: appended together, or not at all.
+
+    `trust_so_far` is the quality that the model is trusted with. A benchmark without a set says nothing about
+    quality, so that its evaluation repeats it: fast nonsense must not raise the trust, nor speed lower it.
+    """
+    started = benchmark.started
+    assert started is not None, "it was started"
+    result = result_of(benchmark)
+    accuracy = None if result.quality is None or result.quality.accuracy is None else result.quality.accuracy
+    finished = BenchmarkFinished(
+        benchmark_id=started.benchmark_id,
+        model_id=started.model_id,
+        evaluation_id=evaluation_id,
+        result=result,
+    )
+    evaluation = EvaluationLogged(
+        evaluation_id=evaluation_id,
+        model_name=started.model_id,
+        cycle_id=started.cycle_id,
+        trust_score=trust_so_far if accuracy is None else accuracy.share,
+        accuracy=None if accuracy is None else accuracy.share,
+        avg_latency_ms=_latency_ms(result),
+        evaluation_timestamp=now,
+        comparison_data=_encode(
+            {
+                "benchmark_id": started.benchmark_id,
+                "node": started.node,
+                "content": started.content,
+                "settings_key": started.settings_key,
+                "judge": started.judge or None,
+                "result": result,
+            }
+        ).decode(),
+    )
+    return finished, evaluation
+
+
+def result_of(benchmark: Benchmark) -> BenchmarkResult:
+    """The result of what was measured so far."""
+    started = benchmark.started
+    assert started is not None, "it was started"
+    return BenchmarkResult(
+        load=benchmark.load,
+        prompt_tokens=started.prompt_tokens,
+        answer_tokens=started.answer_tokens,
+        speed=tuple(_speeds(started.streams, benchmark.rounds.values())),
+        quality=_quality(started, benchmark.answers.values()) if started.questions else None,
+    )
+
+
+def _latency_ms(result: BenchmarkResult) -> float:
+    """The latency for comparisons: with the fewest streams, else of the answers; 0: not measured."""
+    if result.speed:
+        return min(result.speed, key=lambda each: each.streams).latency_ms.mean
+    latency = result.quality.latency_ms if result.quality is not None else None
+    return 0.0 if latency is None else latency.mean
+
+
+def _speeds(streams: Iterable[int], samples: Iterable[RoundSample]) -> Iterator[Speed]:
+    every = list(samples)
+    for count in streams:
+        rounds = [each for each in every if each.streams == count]
+        if rounds:
+            yield _speed(count, rounds)
+
+
+def _speed(streams: int, rounds: Sequence[RoundSample]) -> Speed:
+    # The streams of a round depend on each other, so that a round is one sample, however many it has.
+    def over(value: Callable[[RoundSample], float]) -> Mean:
+        found = mean([value(each) for each in rounds])
+        assert found is not None, "there are rounds"
+        return found
+
+    return Speed(
+        streams=streams,
+        first_token_ms=over(lambda each: each.first_token_ms),
+        latency_ms=over(lambda each: each.latency_ms),
+        prompt_tokens_per_second=over(lambda each: each.prompt_tokens_per_second),
+        tokens_per_second=mean(
+            [each.tokens_per_second for each in rounds if each.tokens_per_second is not None]
+        ),
+        total_tokens_per_second=over(lambda each: each.total_tokens_per_second),
+    )
+
+
+def _quality(started: BenchmarkStarted, answers: Iterable[AnswerSample]) -> Quality:
+    every = list(answers)
+    counts = {
+        outcome: sum(each.outcome == outcome for each in every)
+        for outcome in ("passed", "failed", "unclear", "refused")
+    }
+    judged = counts["passed"] + counts["failed"]
+    return Quality(
+        set_sha256=started.set_sha256,
+        accuracy=share(counts["passed"], judged) if judged else None,
+        passed=counts["passed"],
+        failed=counts["failed"],
+        unclear=counts["unclear"],
+        refused=counts["refused"],
+        broken_lines=started.broken_line_count,
+        latency_ms=mean([each.latency_ms for each in every if each.latency_ms is not None]),
+    )
+
+
+# --- a round ------------------------------------------------------------------------------------------------
+
+
+class Timed(msgspec.Struct, frozen=True, kw_only=True):
+    """What was measured of one generation."""
+
+    prompt_tokens: int
+    completion_tokens: int
+    prompt_ms: float
+    """From the moment that it got a slot to the first token."""
+    first_token_ms: float
+    """Since the model's process had the request."""
+    latency_ms: float
+    """Until the last token."""
+    tokens_per_second: float | None
+
+
+def round_of(streams: int, number: int, timed: Sequence[Timed], *, seconds: float) -> RoundSample:
+    """The sample of generations that were started together, and took so many seconds together."""
+    prompts = [_a_second(each.prompt_tokens, each.prompt_ms / 1000) for each in timed]
+    speeds = [each.tokens_per_second for each in timed if each.tokens_per_second is not None]
+    return RoundSample(
+        streams=streams,
+        round=number,
+        first_token_ms=fmean(each.first_token_ms for each in timed),
+        latency_ms=fmean(each.latency_ms for each in timed),
+        prompt_tokens_per_second=fmean(prompts),
+        tokens_per_second=fmean(speeds) if speeds else None,
+        total_tokens_per_second=_a_second(sum(each.completion_tokens for each in timed), seconds),
+    )
+
+
+def _a_second(count: int, seconds: float) -> float:
+    return count / seconds if seconds > 0 else 0.0
+
+
+def _round(sample: RoundSample) -> Round:
+    return sample.streams, sample.round
+
+
+def speed_prompt(tokens: int, streams: int, number: int, stream: int) -> str:
+    """A text of at least so many tokens, whose beginning no other generation of a benchmark has.
+
+    It counts, so that models go on counting, and none ends its answer early. A number and its comma are two
+    tokens at least.
+    """
+    first = ((number * 64 + streams) * 64 + stream) * 7 + 1
+    return " ".join(f"{each}," for each in range(first, first + tokens // 2 + 1))

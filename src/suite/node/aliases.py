@@ -1,0 +1,251 @@
+"""Changes what aliases stand for, as somebody asks for it: each change is decided on the newest state, and is
+one event (ADR 71)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from typing import TypeVar
+
+from suite.bus.action import Call
+from suite.domain import aliases
+from suite.domain.aliases import Alias, Promotion, Target, evolve
+from suite.domain.footprint import Footprint
+from suite.domain.nodes import NodeView
+from suite.domain.promotion import check, findings
+from suite.domain.versions import AT, Version, split
+from suite.errors import (
+    AliasNotFound,
+    AliasTaken,
+    ArchitectureDiffers,
+    InvalidRequest,
+    ModelNotFound,
+    NotEnoughMemory,
+)
+from suite.identity import NewId
+from suite.log import Log
+from suite.messages.actions.versions import PromoteAliasRequest
+from suite.messages.events import (
+    AliasEvent,
+    AliasRemoved,
+    AliasSet,
+    PromotionEvent,
+    PromotionStarted,
+)
+from suite.messages.promotion import Finding
+from suite.messages.subjects import Subjects
+from suite.node.aggregate import settle
+from suite.node.fleet.fleet import Fleet
+from suite.node.versions import Names, VersionBook
+from suite.projections.projector import Projector
+from suite.projections.scores import samples_of
+from suite.units import size
+
+F = TypeVar("F", bound=AliasEvent)
+
+
+class Aliases:
+    """What requests do about aliases, on one node."""
+
+    def __init__(
+        self,
+        log: Log,
+        subjects: Subjects,
+        book: VersionBook,
+        names: Names,
+        fleet: Fleet,
+        evaluations: Projector,
+        *,
+        new_id: NewId,
+    ) -> None:
+        self._log = log
+        self._subjects = subjects
+        self._book = book
+        self._names = names
+        self._fleet = fleet
+        self._evaluations = evaluations
+        self._new_id = new_id
+        self.waits: dict[str, str] = {}
+        """What promotions wait for, by id, where this node carries them out."""
+
+    async def assign(self, name: str, text: str, call: Call) -> tuple[Target, int | None]:
+        """Have an alias stand for what a text names. Returns that, and the event; None: it did already.
+
+        Raises AliasTaken, ModelNotFound, VersionNotFound and VersionGone.
+        """
+        self._check_name(name)
+        target = self._target(text)
+        fact = AliasSet(
+            alias=name,
+            model_id=target.model_id,
+            version=target.version,
+            requested_by=call.client or "",
+        )
+        _, seq = await self._settle(name, lambda alias: aliases.assign(alias, fact), call.request_id)
+        return target, seq
+
+    async def remove(self, name: str, call: Call) -> int | None:
+        """Have an alias stand for nothing. Returns the event; None if it did not stand for anything."""
+        fact = AliasRemoved(alias=name, requested_by=call.client or "")
+        _, seq = await self._settle(name, lambda alias: aliases.remove(alias, fact), call.request_id)
+        return seq
+
+    async def start(self, request: PromoteAliasRequest, call: Call) -> tuple[PromotionStarted, int]:
+        """Begin to promote a version. Returns the event that says so, and its sequence.
+
+        Raises AliasNotFound, ModelNotFound, VersionNotFound, VersionGone, ArchitectureDiffers,
+        NotEnoughMemory, GatesContradict, PromotionRunning, and InvalidRequest for one that serves already.
+        """
+        if request.gates is not None:
+            check(request.gates)
+        version, old = self._names.present(self._names.find(request.target)), self._old(request.alias)
+        if old == (version.model_id, version.number):
+            raise InvalidRequest(f"{request.alias} stands for {version.name} already: promote another one")
+        self._check_architecture(version, old, is_any_good=request.any_architecture)
+        self._check_fits(version, old)
+        asked = PromotionStarted(
+            alias=request.alias,
+            promotion_id=self._new_id(),
+            model_id=version.model_id,
+            version=version.number,
+            old_model_id=old.model_id,
+            old_version=old.version,
+            canary_share=request.canary_share,
+            gates=request.gates,
+            take_back=tuple(dict.fromkeys(request.take_back)),
+            requested_by=call.client or "",
+        )
+        fact, seq = await self._settle(
+            request.alias, lambda alias: aliases.start(alias, asked), call.request_id
+        )
+        assert fact is not None, "it is appended, or refused"
+        assert seq is not None, "it is appended, or refused"
+        return fact, seq
+
+    async def take_back(self, name: str, call: Call) -> tuple[PromotionEvent, int]:
+        """Have the old version serve alone. Returns the event, and its sequence.
+
+        Raises AliasNotFound and NothingToTakeBack.
+        """
+        if name not in self._book.aliases:
+            raise AliasNotFound(f"there is no alias {name!r}: `suite alias` lists those there are")
+        by = call.client or ""
+        fact, seq = await self._settle(name, lambda alias: aliases.back(alias, by), call.request_id)
+        assert fact is not None, "it is appended, or refused"
+        assert seq is not None, "it is appended, or refused"
+        return fact, seq
+
+    async def findings(self, promotion: Promotion) -> tuple[Finding, ...]:
+        """What the evaluations say about each gate of a promotion; nothing where there are none.
+
+        Raises ReadModelUnavailable.
+        """
+        gates, old = promotion.gates, promotion.old
+        if gates is None:
+            return ()
+        async with self._evaluations.reading() as db:
+            new = await samples_of(db, *promotion.target)
+            now = await samples_of(db, old.model_id, old.version or self._book.versions.newest(old.model_id))
+        return findings(gates, new, now)
+
+    def forget_all_but(self, promotion_ids: Collection[str]) -> None:
+        """Keep only what these promotions wait for."""
+        for id in self.waits.keys() - set(promotion_ids):
+            del self.waits[id]
+
+    async def change(self, name: str, decide: Callable[[Alias], F | None], correlation_id: str) -> int | None:
+        """Append what is decided on the newest state of an alias. Returns the event; None if nothing is."""
+        _, seq = await self._settle(name, decide, correlation_id)
+        return seq
+
+    # --- checks -------------------------------------------------------------------------------------------
+
+    def _check_name(self, name: str) -> None:
+        """Raises AliasTaken, and InvalidRequest for a name that would be read as a version."""
+        if AT in name:
+            raise InvalidRequest(f"field 'alias': {name[:80]!r} has an {AT}, which stands before a version")
+        if self._names.is_model(name):
+            raise AliasTaken(f"{name!r} is the id of a model: choose another name for the alias")
+
+    def _target(self, text: str) -> Target:
+        """What a text names: a version of a model, or a model at whichever version it is."""
+        alias = self._book.aliases.get(text)
+        if alias is not None and alias.target is not None and not self._names.is_model(text):
+            return alias.target
+        if split(text) is not None and not self._names.is_model(text):
+            version = self._names.present(self._names.find(text))
+            return Target(version.model_id, version.number)
+        model_id = self._fleet.canonical(text)
+        if model_id not in self._fleet.inventory.model_ids and not self._names.is_model(model_id):
+            raise ModelNotFound(f"no model {text[:255]!r}: see the list of models (`suite models`)")
+        return Target(model_id)
+
+    def _old(self, name: str) -> Target:
+        """What serves under an alias now. Raises AliasNotFound."""
+        alias = self._book.aliases.get(name)
+        if alias is not None and alias.target is not None:
+            return alias.target
+        model_id = self._fleet.canonical(name)
+        if model_id == name:
+            raise AliasNotFound(f"there is no alias {name[:255]!r}: make it with `suite alias NAME MODEL`")
+        return Target(model_id)
+
+    def _check_architecture(self, version: Version, old: Target, *, is_any_good: bool) -> None:
+        versions = self._book.versions
+        serving = versions.get(old.model_id, old.version or versions.newest(old.model_id))
+        if is_any_good or serving is None:
+            return
+        was, is_now = serving.registered.architecture, version.registered.architecture
+        if was != is_now:
+            raise ArchitectureDiffers(
+                f"{version.name} is of the architecture {is_now}, and {serving.name}, which serves now, of "
+                f"{was}: its tokens and its chat template differ. Say that it may (`--any-architecture`), or "
+                "promote another version"
+            )
+
+    def _check_fits(self, version: Version, old: Target) -> None:
+        """Raises NotEnoughMemory if no node can have a version beside the one that serves."""
+        model_id, views = version.model_id, self._fleet.views()
+        able = [views[node] for node in self._names.nodes(version) if node in views]
+        offering = [each for each in able if model_id in each.offered]
+        needs = [_together(each, model_id, old.model_id) for each in offering]
+        if offering and not any(
+            need.is_within(each.limits) for need, each in zip(needs, offering, strict=True)
+        ):
+            raise _never_fits(version, old, needs[0], offering[0].limits)
+
+    async def _settle(
+        self, name: str, decide: Callable[[Alias], F | None], correlation_id: str
+    ) -> tuple[F | None, int | None]:
+        decided: list[F | None] = [None]
+
+        def noted(alias: Alias) -> F | None:
+            decided[0] = decide(alias)
+            return decided[0]
+
+        seq = await settle(
+            self._log,
+            self._subjects.aggregate(AliasSet.aggregate, name),
+            f"the alias {name}",
+            Alias(name=name),
+            evolve=evolve,
+            decide=noted,
+            correlation_id=correlation_id,
+        )
+        if seq is not None:
+            await self._book.reach(seq)  # who has changed it sees that
+        return decided[0], seq
+
+
+def _together(view: NodeView, model_id: str, old_id: str) -> Footprint:
+    """What a model takes on a node, with the one that serves if that could be there too."""
+    need = view.need_of(model_id)
+    return need + view.need_of(old_id) if old_id != model_id and old_id in view.offered else need
+
+
+def _never_fits(version: Version, old: Target, need: Footprint, limits: Footprint) -> NotEnoughMemory:
+    memory = need.beyond(limits).largest
+    return NotEnoughMemory(
+        f"{version.name} does not fit: with {old}, which serves until it is ready, it needs "
+        f"{size(need[memory])}, and the limit is {size(limits[memory])}; raise that, give models a smaller "
+        "context_length, or switch at once with `suite alias`"
+    )

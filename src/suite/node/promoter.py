@@ -1,0 +1,228 @@
+"""Carries promotions out, step by step, and takes them back by itself where it was told so (ADR 71).
+
+The node of a fleet that leads does it. What is to be done follows from the log alone, so that another node,
+or this one after a restart, goes on where it was.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Final
+
+import anyio
+import anyio.abc
+from msgspec.structs import replace
+
+from suite.domain import aliases
+from suite.domain.aliases import Alias, Promotion, Target
+from suite.domain.nodes import NodeView
+from suite.domain.placement import Wanted, eviction, place
+from suite.domain.promotion import Step, next_step, verdict
+from suite.domain.versions import Version
+from suite.errors import LoadFailed, ModelFileInvalid, Quarantined, SuiteError, VersionGone
+from suite.messages.actions.residency import LoadModelReply, LoadModelRequest
+from suite.messages.events import AliasEvent, PromotionEnd
+from suite.messages.promotion import Finding
+from suite.node.fleet.leadership import Leadership
+from suite.node.node import Node
+from suite.projections.scores import retractions_of
+from suite.ticks import tick
+
+logger = logging.getLogger("suite.promotions")
+
+LOOK_SECONDS: Final = 1.0
+LOAD_SECONDS: Final = 600.0
+"""How long a load may take before it is asked for again."""
+
+
+class Promoter:
+    """The part of a node that carries promotions out for all nodes, while it is the one that does."""
+
+    def __init__(self, node: Node, leadership: Leadership) -> None:
+        self._node = node
+        self._leadership = leadership
+        self._busy: set[str] = set()
+        """The aliases of which something is being done."""
+
+    async def run(self) -> None:
+        """Look every second while there is anything to look at, until cancelled."""
+        async with anyio.create_task_group() as tasks:
+            while True:
+                if any(_is_watched(each) for each in self._node.versions.aliases.values()):
+                    await tick(LOOK_SECONDS)
+                else:
+                    await self._node.versions.wait_news()
+                if self._leadership.is_held:
+                    self._look(tasks)
+
+    def _look(self, tasks: anyio.abc.TaskGroup) -> None:
+        known = self._node.versions.aliases
+        every = (each for alias in known.values() for each in (alias.promotion, alias.promoted))
+        self._node.aliases.forget_all_but({each.id for each in every if each is not None})
+        for name, alias in known.items():
+            if _is_watched(alias) and name not in self._busy:
+                self._busy.add(name)
+                tasks.start_soon(self._settle, name, alias)
+
+    async def _settle(self, name: str, alias: Alias) -> None:
+        """Do what is to be done about one alias now. What fails is tried again at the next look."""
+        try:
+            if alias.promotion is not None:
+                await self._advance(alias, alias.promotion)
+            elif alias.promoted is not None:
+                await self._watch(alias, alias.promoted)
+        except SuiteError as error:
+            self._note_trouble(alias, error.message)
+        finally:
+            self._busy.discard(name)
+
+    def _note_trouble(self, alias: Alias, message: str) -> None:
+        waits, promotion = self._node.aliases.waits, alias.promotion or alias.promoted
+        assert promotion is not None, "nothing else is looked at"
+        if waits.get(promotion.id) != message:
+            logger.warning("the promotion to %s waits: %s", alias.name, message)
+        waits[promotion.id] = message
+
+    # --- a promotion that is under way --------------------------------------------------------------------
+
+    async def _advance(self, alias: Alias, promotion: Promotion) -> None:
+        version = self._version(promotion.target)
+        if version is None or not self._node.names.nodes(version):
+            return await self._stop(alias, promotion, "gone", f"{promotion.target} is on no node any more")
+        if self._node.versions.quarantined(version) > self._node.versions.started(alias.name):
+            return await self._stop(alias, promotion, "crash_loop", f"{version.name} failed again and again")
+        found = await self._node.aliases.findings(promotion)
+        where = self._loaded_on(version)
+        step = next_step(promotion, verdict(found), is_ready=bool(where))
+        await self._do(step, alias, promotion, version, where, found)
+        return None
+
+    async def _do(
+        self,
+        step: Step,
+        alias: Alias,
+        promotion: Promotion,
+        version: Version,
+        where: str,
+        found: tuple[Finding, ...],
+    ) -> None:
+        waits = self._node.aliases.waits
+        match step:
+            case "stop":
+                missed = ", ".join(each.gate for each in found if each.verdict == "missed")
+                await self._stop(alias, promotion, "gates", missed, found)
+            case "load":
+                waits[promotion.id] = f"{version.name} is being loaded"
+                await self._load(alias, promotion, version)
+            case "canary":
+                await self._change(alias, lambda now: aliases.begin_canary(now, promotion.id, where))
+            case "promote":
+                await self._change(alias, lambda now: aliases.promote(now, promotion.id, where, found))
+                waits.pop(promotion.id, None)
+            case "wait":
+                waits[promotion.id] = _waits_for(promotion, found)
+
+    async def _load(self, alias: Alias, promotion: Promotion, version: Version) -> None:
+        """Have the version loaded where it is best, beside the one that serves."""
+        view = self._place(version)
+        if view is None:
+            self._node.aliases.waits[promotion.id] = f"no node takes {version.name} at the moment"
+            return
+        leaving = _leaving(view, version, promotion.old)
+        if leaving is None:
+            self._node.aliases.waits[promotion.id] = f"memory on {view.node} that is in use"
+            return
+        request = LoadModelRequest(model_id=version.name, load_wait_ms=0, only_evicting=leaving)
+        try:
+            await self._node.fleet.ask(view.node, "load_model", request, LoadModelReply, seconds=LOAD_SECONDS)
+        except VersionGone as error:
+            await self._stop(alias, promotion, "gone", error.message)
+        except (LoadFailed, Quarantined, ModelFileInvalid) as error:
+            await self._stop(alias, promotion, "load_failed", error.message)
+
+    def _place(self, version: Version) -> NodeView | None:
+        views = self._node.fleet.views()
+        others = views.keys() - set(self._node.names.nodes(version))
+        wanted = Wanted(model_id=version.model_id, excluded=frozenset(others))
+        placed = place(wanted, views, here=self._node.name)
+        return None if placed is None else views.get(placed.node)
+
+    def _loaded_on(self, version: Version) -> str:
+        """A node that has the version ready; empty if none has."""
+        for view in self._node.fleet.views().hosting(version.model_id):
+            hosted = view.hosted[version.model_id]
+            is_there = view.node in self._node.names.nodes(version)
+            if is_there and hosted.is_ready and hosted.sha256 in ("", version.sha256):
+                return view.node
+        return ""
+
+    # --- what was promoted --------------------------------------------------------------------------------
+
+    async def _watch(self, alias: Alias, done: Promotion) -> None:
+        """Take a version back that was promoted, if what it was told to watch for has happened."""
+        version, since = self._version(done.target), self._node.versions.since(alias.name)
+        if version is None:
+            return
+        if "crash_loop" in done.take_back and self._node.versions.quarantined(version) > since:
+            detail = f"{version.name} failed again and again"
+            await self._change(
+                alias, lambda now: aliases.take_back(now, done.id, "crash_loop", detail=detail)
+            )
+        elif "retraction" in done.take_back:
+            await self._watch_evaluations(alias, done, version, since)
+
+    async def _watch_evaluations(self, alias: Alias, done: Promotion, version: Version, since: int) -> None:
+        async with self._node.projections.evaluation.reading() as db:
+            retracted = await retractions_of(db, version.model_id, version.number, since)
+        if not retracted:
+            return
+        found = await self._node.aliases.findings(done)
+        if done.gates is not None and verdict(found) == "met":
+            return
+        detail = f"evaluation {retracted[-1]} was retracted"
+        await self._change(
+            alias,
+            lambda now: aliases.take_back(now, done.id, "retraction", detail=detail, findings=found),
+        )
+
+    # --- the log ------------------------------------------------------------------------------------------
+
+    def _version(self, target: Target) -> Version | None:
+        return self._node.versions.versions.get(target.model_id, target.version)
+
+    async def _stop(
+        self,
+        alias: Alias,
+        promotion: Promotion,
+        reason: PromotionEnd,
+        detail: str,
+        found: tuple[Finding, ...] = (),
+    ) -> None:
+        self._node.aliases.waits.pop(promotion.id, None)
+        await self._change(
+            alias, lambda now: aliases.stop(now, promotion.id, reason, detail=detail, findings=found)
+        )
+
+    async def _change(self, alias: Alias, decide: Callable[[Alias], AliasEvent | None]) -> None:
+        promotion = alias.promotion or alias.promoted
+        assert promotion is not None, "only promotions are changed here"
+        await self._node.aliases.change(alias.name, decide, promotion.id)
+
+
+def _is_watched(alias: Alias) -> bool:
+    return alias.promotion is not None or bool(alias.promoted is not None and alias.promoted.take_back)
+
+
+def _leaving(view: NodeView, version: Version, old: Target) -> tuple[str, ...] | None:
+    """The models that leave for a version: never the one that serves. None if there is no room now."""
+    hosted = {id: each for id, each in view.hosted.items() if id != old.model_id}
+    found = eviction(replace(view, hosted=hosted), view.need_of(version.model_id))
+    return None if found is None else found[1]
+
+
+def _waits_for(promotion: Promotion, found: tuple[Finding, ...]) -> str:
+    if promotion.gates is None:
+        return "somebody: promote the version without a canary, or end it"
+    still = ", ".join(each.gate for each in found if each.verdict == "open")
+    return f"evaluations of {promotion.target}, for {still}"

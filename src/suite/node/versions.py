@@ -1,0 +1,250 @@
+"""What this node knows of versions and aliases: it follows the log, and finds what a name means (ADR 70)."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Mapping
+from typing import Final
+
+import anyio
+
+from suite.catalogue import Catalogue, Model
+from suite.domain.aliases import Alias, Target, evolve
+from suite.domain.versions import AT, Version, Versions, split
+from suite.errors import ModelNotFound, SuiteError, VersionGone
+from suite.log import Log
+from suite.log.follower import Follower
+from suite.messages.envelope import Recorded
+from suite.messages.events import AliasEvent, AliasSet, ModelQuarantined, ModelRegistered, PromotionStarted
+
+logger = logging.getLogger("suite.versions")
+
+RETRY_SECONDS: Final = 2.0
+
+
+class VersionBook:
+    """The versions and aliases of the log, in memory. Both are few."""
+
+    def __init__(self, log: Log) -> None:
+        self._log = log
+        self.versions = Versions()
+        self._aliases: dict[str, Alias] = {}
+        self._since: dict[str, int] = {}
+        self._started: dict[str, int] = {}
+        self._quarantined: dict[tuple[str, str], int] = {}
+        self._seq = 0
+        self._follower: Follower | None = None
+        self._news = anyio.Event()
+
+    async def run(self) -> None:
+        """Follow the log until cancelled, whatever happens to the connection."""
+        while True:
+            try:
+                await self._follow()
+            except SuiteError as error:
+                logger.warning("versions and aliases are not followed at the moment: %s", error.message)
+            await anyio.sleep(RETRY_SECONDS)
+
+    async def reach(self, seq: int) -> None:
+        """Wait until every event up to this one is known."""
+        while self._seq < seq:
+            if self._follower is not None:
+                self._follower.settle()
+            await self._news.wait()
+
+    async def wait_news(self) -> None:
+        """Wait until something has happened to a version or an alias."""
+        await self._news.wait()
+
+    # --- aliases ------------------------------------------------------------------------------------------
+
+    @property
+    def aliases(self) -> Mapping[str, Alias]:
+        """The aliases of the log that stand for something, by name."""
+        return self._aliases
+
+    def names_of(self, model_id: str) -> tuple[str, ...]:
+        """The aliases of the log that stand for a model, whichever version of it."""
+        if not self._aliases:
+            return ()
+        targets = ((name, each.target) for name, each in self._aliases.items())
+        return tuple(sorted(name for name, target in targets if target and target.model_id == model_id))
+
+    def since(self, alias: str) -> int:
+        """The event since which an alias stands for what it does."""
+        return self._since.get(alias, 0)
+
+    def started(self, alias: str) -> int:
+        """The event with which the promotion began, or was changed last, that is under way to an alias."""
+        return self._started.get(alias, 0)
+
+    def quarantined(self, version: Version) -> int:
+        """The newest event that says that a version failed again and again; 0: there is none."""
+        return self._quarantined.get((version.model_id, version.sha256), 0)
+
+    def standing_for(self, version: Version) -> tuple[str, ...]:
+        """The aliases that stand for a version, or are to."""
+        return tuple(sorted(name for name, each in self._aliases.items() if self._is_for(each, version)))
+
+    def _is_for(self, alias: Alias, version: Version) -> bool:
+        targets = (alias.target, None if alias.promotion is None else alias.promotion.target)
+        return any(
+            each is not None
+            and each.model_id == version.model_id
+            and (each.version or self.versions.newest(each.model_id)) == version.number
+            for each in targets
+        )
+
+    # --- models -------------------------------------------------------------------------------------------
+
+    def number(self, model: Model, sha256: str | None = None) -> int:
+        """The version of a model with its settings, and this content or else its own; 0: not known yet."""
+        content = sha256 or model.sha256
+        return self.versions.number(model.model_id, content, model.version_settings)
+
+    # --- the log ------------------------------------------------------------------------------------------
+
+    async def _follow(self) -> None:
+        aggregates = (ModelRegistered.aggregate, AliasSet.aggregate)
+        try:
+            async with self._log.follow(aggregates, after=self._seq) as self._follower:
+                while True:
+                    batch = await self._follower.next()
+                    for event in batch.events:
+                        self._apply(event)
+                    self._seq = batch.seq
+                    self._news.set()
+                    self._news = anyio.Event()
+        finally:
+            self._follower = None
+
+    def _apply(self, recorded: Recorded) -> None:
+        event = recorded.data
+        self.versions.apply(recorded)
+        if isinstance(event, AliasEvent):
+            self._change(event, recorded.seq)
+        elif isinstance(event, ModelQuarantined):
+            self._quarantined[event.model_id, event.content] = recorded.seq
+
+    def _change(self, event: AliasEvent, seq: int) -> None:
+        before = self._aliases.get(event.alias, Alias(name=event.alias))
+        now = evolve(before, event)
+        if isinstance(event, PromotionStarted):
+            self._started[event.alias] = seq
+        if now.target != before.target:
+            self._since[event.alias] = seq
+        if now.target is None and now.promotion is None:
+            self._aliases.pop(event.alias, None)
+        else:
+            self._aliases[event.alias] = now
+
+
+class Names:
+    """Finds the model and the version that a name in a request means."""
+
+    def __init__(self, book: VersionBook, catalogue: Catalogue) -> None:
+        self._book = book
+        self._catalogue = catalogue
+
+    def resolved(self, name: str, request_id: Callable[[], str] = str) -> str:
+        """The name as every node understands it: an id, or an id with the number of a version.
+
+        A model's id means that model, then come the aliases of the log, then those that are configured.
+        What `request_id` gives decides whether a request is in the share of a canary; empty: it is not.
+        Raises VersionNotFound, and VersionGone for a version that is history.
+        """
+        book = self._book
+        if (AT not in name and name not in book.aliases) or self.is_model(name):
+            return name
+        alias = book.aliases.get(name)
+        if alias is not None and (target := alias.chosen(request_id)) is not None:
+            return self._alive(target)
+        named = split(name)
+        if named is None:
+            return name
+        model_id = self._id_of(named.name)
+        if not book.versions.of(model_id):
+            return name  # whoever looks for the model says that there is none
+        return self._spelled(book.versions.find(model_id, named.version))
+
+    def find(self, text: str) -> Version:
+        """The version that a text names: a name with a version, or a name for the one that it is at.
+
+        Raises ModelNotFound for a model of which the log knows nothing, VersionNotFound, and VersionGone for
+        a name alone whose files are gone.
+        """
+        named = split(text)
+        if named is not None and not self.is_model(text) and text not in self._book.aliases:
+            model_id = self._id_of(named.name)
+            self._check_known(named.name, model_id)
+            return self._book.versions.find(model_id, named.version)
+        model_id = self._id_of(text)
+        self._check_known(text, model_id)
+        newest = self._book.versions.newest(model_id)
+        return self._book.versions.get(model_id, newest) or self.present(self._book.versions.of(model_id)[-1])
+
+    def _check_known(self, name: str, model_id: str) -> None:
+        if not self._book.versions.of(model_id):
+            raise ModelNotFound(f"the log knows no model {name[:255]!r}: see `suite versions`")
+
+    def version(self, resolved: str) -> Version | None:
+        """The version that a resolved name asks for; None if any will do."""
+        named = split(resolved) if AT in resolved and not self.is_model(resolved) else None
+        return None if named is None else self._book.versions.numbered(named.name, named.version)
+
+    def present(self, version: Version) -> Version:
+        """A version that some node has. Raises VersionGone."""
+        self._spelled(version)
+        return version
+
+    def nodes(self, version: Version) -> tuple[str, ...]:
+        """Where a version is on disk, and would be loaded."""
+        return self._book.versions.nodes(version.model_id, version.number)
+
+    def model_of(self, name: str) -> str:
+        """The id of the model that a name stands for, whichever version of it; other texts as they are."""
+        named = split(name)
+        if named is None or self.is_model(name) or name in self._book.aliases:
+            return self._id_of(name)
+        model_id = self._id_of(named.name)
+        return model_id if self.is_model(model_id) else name
+
+    def _id_of(self, name: str) -> str:
+        """The id of the model that a name without a version stands for."""
+        alias = self._book.aliases.get(name)
+        if alias is None or alias.target is None or self.is_model(name):
+            return self._catalogue.canonical(name)
+        return alias.target.model_id
+
+    def is_model(self, name: str) -> bool:
+        """Whether a name is the id of a model that some node has."""
+        return name in self._catalogue.models or self._book.versions.newest(name) > 0
+
+    def _alive(self, target: Target) -> str:
+        """What an alias stands for. With other settings its content goes on: it is what was chosen."""
+        version = self._book.versions.get(target.model_id, target.version)
+        if version is None:
+            return target.model_id
+        same = (each for each in self._current(version.model_id) if each.sha256 == version.sha256)
+        is_there = self._book.versions.nodes(version.model_id, version.number)
+        return self._spelled(version if is_there else next(same, version))
+
+    def _spelled(self, version: Version) -> str:
+        """Raises VersionGone."""
+        current = set(self._book.versions.current(version.model_id).values())
+        if version.number not in current:
+            raise VersionGone(_history(version, current))
+        return version.model_id if len(current) == 1 else version.name
+
+    def _current(self, model_id: str) -> Iterator[Version]:
+        for number in sorted(set(self._book.versions.current(model_id).values()), reverse=True):
+            if (version := self._book.versions.get(model_id, number)) is not None:
+                yield version
+
+
+def _history(version: Version, current: set[int]) -> str:
+    has = f"it is at version {max(current)} now" if current else "no node has a file of it now"
+    return (
+        f"{version.name} ({version.sha256[:8]}, {version.registered.file_name}) is history: its content with "
+        f"its settings is on no node any more; {has}. Use that, or put the file back"
+    )

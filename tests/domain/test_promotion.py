@@ -1,0 +1,204 @@
+"""Evaluations let a version be promoted when they show, uncertainty counted, that it meets its gates."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from suite.domain.aliases import Promotion, Target
+from suite.domain.promotion import Sample, check, estimate, findings, next_step, verdict
+from suite.errors import GatesContradict
+from suite.messages.promotion import Gates, LatencyGate, ScoreGate, Verdict
+
+SCORES = st.floats(0, 1)
+ACCURATE = Gates(evaluations=5, accuracy=ScoreGate(at_least=0.8))
+AS_GOOD = Gates(evaluations=5, accuracy=ScoreGate(not_worse_by=0.05))
+FAST = Gates(evaluations=5, latency=LatencyGate(at_most_ms=100, not_worse_by_ms=10))
+
+
+def samples(*accuracies: float) -> list[Sample]:
+    return [Sample(trust=each, accuracy=each) for each in accuracies]
+
+
+def timed(*latencies: float) -> list[Sample]:
+    return [Sample(trust=0.5, latency_ms=each) for each in latencies]
+
+
+def decided(gates: Gates, new: Sequence[Sample], old: Sequence[Sample] = ()) -> Verdict:
+    return verdict(findings(gates, new, old))
+
+
+@pytest.mark.parametrize(
+    ("freedom", "confidence", "quantile"),
+    # from a printed table of Student's t
+    [(1, 0.95, 6.314), (2, 0.975, 4.303), (4, 0.99, 3.747), (9, 0.95, 1.833), (29, 0.95, 1.699)],
+)
+def test_the_bounds_are_those_of_students_t(freedom: int, confidence: float, quantile: float) -> None:
+    values = [float(number % 2) for number in range(freedom + 1)]
+    found = estimate(values, confidence)
+    assert found is not None
+    assert found.high is not None
+    mean = sum(values) / len(values)
+    error = (sum((each - mean) ** 2 for each in values) / freedom / len(values)) ** 0.5
+    assert (found.high - found.mean) / error == pytest.approx(quantile, abs=1e-3)
+
+
+def test_fewer_evaluations_than_asked_for_decide_nothing() -> None:
+    assert decided(ACCURATE, samples(*[1.0] * 4)) == "open"
+    assert decided(ACCURATE, samples(*[0.0] * 4)) == "open"
+    assert decided(ACCURATE, samples(*[1.0] * 5)) == "met"
+    assert decided(ACCURATE, samples(*[0.0] * 5)) == "missed"
+
+
+def test_a_mean_over_the_bound_is_not_enough_while_it_may_be_chance() -> None:
+    assert decided(ACCURATE, samples(0.6, 1.0, 0.7, 1.0, 0.9)) == "open"
+    assert (
+        decided(
+            Gates(evaluations=5, confidence=0.5, accuracy=ACCURATE.accuracy), samples(0.6, 1, 0.7, 1, 0.9)
+        )
+        == "met"
+    )
+
+
+def test_a_version_is_compared_with_the_one_that_serves() -> None:
+    good, bad = samples(0.9, 0.92, 0.88, 0.91, 0.9), samples(0.6, 0.62, 0.58, 0.61, 0.6)
+    assert decided(AS_GOOD, good, bad) == "met"
+    assert decided(AS_GOOD, good, good) == "met"
+    assert decided(AS_GOOD, bad, good) == "missed"
+    assert decided(AS_GOOD, good, []) == "open", "nothing is known of the one that serves"
+
+
+def test_of_latency_less_is_better() -> None:
+    assert decided(FAST, timed(50, 51, 49, 50, 52), timed(60, 61, 59, 60, 62)) == "met"
+    assert decided(FAST, timed(80, 81, 79, 80, 82), timed(60, 61, 59, 60, 62)) == "missed"
+    assert decided(FAST, timed(150, 151, 149, 150, 152), timed(150, 151, 149, 150, 152)) == "missed"
+
+
+def test_what_was_not_measured_leaves_a_gate_open() -> None:
+    assert decided(FAST, samples(*[1.0] * 9), timed(1, 2)) == "open"
+
+
+@pytest.mark.parametrize(
+    ("gates", "told"),
+    [
+        (Gates(evaluations=0), "ask for nothing"),
+        (Gates(trust=ScoreGate()), "trust: it has no bound"),
+        (Gates(latency=LatencyGate()), "latency: it has no bound"),
+        (
+            Gates(evaluations=1, trust=ScoreGate(at_least=0.5)),
+            "evaluations = 1 and confidence = 0.95 contradict",
+        ),
+    ],
+)
+def test_gates_that_contradict_are_refused(gates: Gates, told: str) -> None:
+    with pytest.raises(GatesContradict, match=told):
+        check(gates)
+
+
+def test_gates_that_go_together_are_taken() -> None:
+    check(Gates(evaluations=3))
+    check(Gates(evaluations=1, confidence=0.5, trust=ScoreGate(at_least=0.5)))
+    check(FAST)
+
+
+# --- for any evaluations ----------------------------------------------------------------------------------
+
+
+@settings(deadline=None)
+@given(st.lists(SCORES, min_size=2, max_size=30), SCORES, st.floats(0.5, 0.999))
+def test_a_gate_is_met_only_by_a_mean_on_its_right_side(
+    accuracies: Sequence[float], bound: float, confidence: float
+) -> None:
+    gates = Gates(evaluations=2, confidence=confidence, accuracy=ScoreGate(at_least=bound))
+    mean = sum(accuracies) / len(accuracies)
+    match decided(gates, samples(*accuracies)):
+        case "met":
+            assert mean >= bound - 1e-9
+        case "missed":
+            assert mean < bound + 1e-9
+
+
+@settings(deadline=None)
+@given(st.lists(SCORES, min_size=2, max_size=20), SCORES, st.floats(0.5, 0.9), st.floats(0, 0.09))
+def test_more_confidence_never_decides_what_less_left_open(
+    accuracies: Sequence[float], bound: float, confidence: float, more: float
+) -> None:
+    def at(confidence: float) -> Verdict:
+        gates = Gates(evaluations=2, confidence=confidence, accuracy=ScoreGate(at_least=bound))
+        return decided(gates, samples(*accuracies))
+
+    surer = at(confidence + more)
+    assert surer in ("open", at(confidence))
+
+
+@settings(deadline=None)
+@given(st.lists(SCORES, min_size=2, max_size=20), SCORES, st.floats(0, 0.5))
+def test_a_lower_bound_is_met_whenever_a_higher_one_is(
+    accuracies: Sequence[float], bound: float, less: float
+) -> None:
+    def at(bound: float) -> Verdict:
+        return decided(Gates(evaluations=2, accuracy=ScoreGate(at_least=bound)), samples(*accuracies))
+
+    if at(bound) == "met":
+        assert at(max(0.0, bound - less)) == "met"
+
+
+@settings(deadline=None)
+@given(st.lists(SCORES, min_size=2, max_size=15), st.lists(SCORES, min_size=2, max_size=15), st.randoms())
+def test_the_order_of_evaluations_does_not_matter(
+    new: list[float], old: list[float], shuffled: random.Random
+) -> None:
+    before = decided(AS_GOOD, samples(*new), samples(*old))
+    shuffled.shuffle(new)
+    shuffled.shuffle(old)
+    assert decided(AS_GOOD, samples(*new), samples(*old)) == before
+
+
+@settings(deadline=None)
+@given(st.lists(SCORES, min_size=5, max_size=15), st.lists(SCORES, min_size=5, max_size=15))
+def test_no_version_is_worse_than_another_that_is_worse_than_it(new: list[float], old: list[float]) -> None:
+    there, back = (decided(AS_GOOD, samples(*a), samples(*b)) for a, b in ((new, old), (old, new)))
+    assert not (there == back == "missed")
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(0, 2**32))
+def test_a_version_that_is_clearly_worse_is_hardly_ever_promoted(seed: int) -> None:
+    chance = random.Random(seed)
+    wrong = 0
+    for _ in range(50):
+        new = samples(*(chance.gauss(0.75, 0.1) for _ in range(8)))
+        old = samples(*(chance.gauss(0.85, 0.1) for _ in range(8)))
+        wrong += decided(AS_GOOD, new, old) == "met"
+    assert wrong <= 5  # the truth lies 0.05 beyond the gate: about one in a hundred
+
+
+@given(
+    st.sampled_from(["met", "open", "missed"]),
+    st.booleans(),
+    st.booleans(),
+    st.sampled_from([0.0, 0.1]),
+    st.booleans(),
+)
+def test_a_version_serves_only_when_it_is_ready_and_its_gates_are_met(
+    found: Verdict, is_ready: bool, is_canary: bool, share: float, has_gates: bool
+) -> None:
+    promotion = Promotion(
+        id="p",
+        target=Target("new", 1),
+        old=Target("old", 1),
+        canary_share=share,
+        is_canary=is_canary and share > 0,
+        gates=ACCURATE if has_gates else None,
+    )
+    step = next_step(promotion, found, is_ready=is_ready)
+    if step in ("promote", "canary"):
+        assert is_ready
+    if step == "promote":
+        assert found == "met"
+        assert promotion.is_canary == (share > 0), "with a share, the canary comes first"
+    assert (step == "stop") == (found == "missed")
