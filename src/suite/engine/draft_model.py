@@ -175,7 +175,9 @@ class ModelDrafter:
 
 def load_draft(draft: DraftSettings, main: LlamaModel) -> LlamaModel:
     """Load the model that guesses for `main`, with as many sequences. Raises DraftModelUnfit."""
-    settings = msgspec.structs.replace(main.settings, flash_attention=draft.flash_attention, draft=None)
+    settings = msgspec.structs.replace(
+        main.settings, flash_attention=draft.flash_attention, draft=None, projector=None
+    )
     try:
         return LlamaModel.load(draft.path, settings, lambda _fraction: None)
     except LoadFailed as error:
