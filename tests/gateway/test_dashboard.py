@@ -30,7 +30,7 @@ WRITES_SCREENS = bool(os.environ.get("WRITE_SCREENS"))
 """Whether the pictures go into the documentation; else they show models of random weights."""
 SCREENS = Path(__file__).parents[2] / "docs" / "screens"
 SHOWN = ("SmolLM2-135M-Instruct.Q4_1", "gemma-3-270m-it-Q4_K_M") if WRITES_SCREENS else ("tiny", "other")
-VIEWS = ("Now", "Time", "Why", "Bets", "Quality", "Log", "Try")
+VIEWS = ("Now", "Why", "Log", "Try")
 
 
 class Keys(NamedTuple):
