@@ -14,6 +14,7 @@ import click
 from generator import actions, decisions, errors, events, metrics, settings
 from generator.markdown import code
 from suite.cli.main import commands
+from suite.cli.versions import read_terms
 from suite.config import load_configuration
 from suite.config.layers import from_environment
 from support.documents import REPOSITORY, Block, examples
@@ -67,12 +68,15 @@ def _parse(line: str) -> None:
             raise
 
 
-def test_every_toml_example_is_a_configuration(tmp_path: Path) -> None:
+def test_every_toml_example_is_a_configuration_or_the_terms_of_a_promotion(tmp_path: Path) -> None:
     found = list(shown("toml"))
     assert len(found) > 5
     for number, (page, block) in enumerate(found):
         path = tmp_path / f"{page.stem}-{number}.toml"
         path.write_text(block.body, encoding="utf-8")
+        if "[gates]" in block.body:
+            assert read_terms(path).gates is not None
+            continue
         assert load_configuration(path, environ={}).warnings == ()
 
 

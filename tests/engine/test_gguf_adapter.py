@@ -41,13 +41,15 @@ def test_an_adapter_says_what_it_changes_and_fits_models_that_have_that(tmp_path
         "ffn_down.weight": ((128, 64),),
     }
     assert found.file_bytes == (tmp_path / "adapter.gguf").stat().st_size
-    for name, reason in {
-        "another": (""),
-        "wide": "changes attn_q.weight of 64 x 64, where the model has 128 x 128",
-        "flat": "changes 2 layers, of which the model has 1",
-    }.items():
-        sizes = {"wide": {"embedding": 128}, "flat": {"layers": 1}}.get(name, {"context": 256})
-        model = inspect(tiny_model(tmp_path / f"{name}.gguf", **sizes))
+    for path, reason in (
+        (tiny_model(tmp_path / "another.gguf", seed=1), ""),
+        (
+            tiny_model(tmp_path / "wide.gguf", embedding=128),
+            "changes attn_q.weight of 64 x 64, where the model has 128 x 128",
+        ),
+        (tiny_model(tmp_path / "flat.gguf", layers=1), "changes 2 layers, of which the model has 1"),
+    ):
+        model = inspect(path)
         assert misfit(found, model.architecture, model.block_count, model.matrices) == reason
     assert "for the architecture llama, not for gemma3" in misfit(found, "gemma3", 2, {})
     assert "changes attn_q.weight, which the model does not have" in misfit(found, "llama", 2, {})

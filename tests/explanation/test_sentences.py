@@ -241,7 +241,7 @@ GPU_EXCESS = msgspec.structs.replace(
     scarcest="gpu0",
 )
 
-BENCHMARK = {"benchmark_id": "b", "model_id": "tiny"}
+BENCHMARK: dict[str, Any] = {"benchmark_id": "b", "model_id": "tiny"}
 TABLE: tuple[tuple[Event, tuple[str, ...]], ...] = (
     (
         started(ON_GPU, "big"),

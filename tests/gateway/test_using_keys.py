@@ -208,8 +208,8 @@ def test_an_adapter_is_a_model_in_every_dialect_and_for_keys(place: Place) -> No
         asked = {"model": "pirate", "messages": message, **more}
         assert place.gateway.post(path, asked, bearer(with_it)).status == 200
         assert place.gateway.post(path, asked, bearer(without)).status == 403
-    adapters: list[Any] = ["pirate"], [{"id": "pirate", "scale": 0.5}]
-    for each in ("pirate", *adapters):
+    adapters: list[Any] = ["pirate", ["pirate"], [{"id": "pirate", "scale": 0.5}]]
+    for each in adapters:
         assert place.chat(all_models, adapters=each).status == 200
         refused = place.chat(without, adapters=each)
         assert (refused.status, place.code(refused)) == (403, "key_not_permitted")

@@ -285,8 +285,8 @@ async def promoted_by_gates(service: Service, alias: str, take_back: TakeBackRea
 
 async def test_gates_promote_a_version_and_a_retraction_takes_it_back(service: Service) -> None:
     client = service.client
-    for each in (await client.get_model_evaluation_scores(model_name="next")).evaluations:
-        await client.retract_model_evaluation(each.evaluation_id)
+    for earlier in (await client.get_model_evaluation_scores(model_name="next")).evaluations:
+        await client.retract_model_evaluation(earlier.evaluation_id)
     first, *others = await promoted_by_gates(service, "gated", "retraction")
     (promoted,) = [each.data for each in await history(client, "alias.gated.promoted")]
     assert isinstance(promoted, Promoted)

@@ -186,11 +186,11 @@ def _describe_variant(node: Node, name: str, used: Mapping[str, datetime]) -> Mo
 
 def _with_file(node: Node, info: ModelInfo, file: Model) -> ModelInfo:
     """What is told of a name that is an adapter's file."""
-    adapter = file.adapter
-    if adapter is None or info.variant is None:
+    adapter, variant = file.adapter, info.variant
+    if adapter is None or variant is None:
         return info
     fits = tuple(fitting(file, node.catalogue.models.values()))
-    if fits and info.variant.base is None:  # there are several, which is nothing wrong
+    if fits and variant.base is None:  # there are several, which is nothing wrong
         info = replace(info, status="unloaded", error=None)
     return replace(
         info,
@@ -205,12 +205,7 @@ def _with_file(node: Node, info: ModelInfo, file: Model) -> ModelInfo:
         quantization=None,
         source=file.file.entry.source,
         repository=file.file.entry.repository,
-        variant=replace(
-            info.variant,
-            rank=adapter.rank,
-            trained_on=adapter.base_name,
-            fits=fits,
-        ),
+        variant=replace(variant, rank=adapter.rank, trained_on=adapter.base_name, fits=fits),
     )
 
 

@@ -10,7 +10,7 @@ from msgspec.structs import replace
 from suite.actions.idempotency import append_once, attachment, message_id
 from suite.bus.service import Call, action
 from suite.domain.versions import split
-from suite.errors import Conflict, EvaluationNotFound
+from suite.errors import Conflict, EvaluationNotFound, InvalidRequest
 from suite.log import Unreadable
 from suite.messages.actions.base import Moment
 from suite.messages.actions.evaluation import (
@@ -139,6 +139,8 @@ async def get_model_evaluation_scores(
     """Get the evaluations of models, newest first."""
     if request.model_name is not None:
         request = _of_version(node, request, request.model_name)
+    elif request.version is not None:
+        raise InvalidRequest("field 'version': say of which model: send model_name too")
     async with node.projections.evaluation.reading(request.min_seq, own_seq=node.last_seq) as db:
         return await scores.evaluation_scores(db, request)
 

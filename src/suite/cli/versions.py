@@ -161,7 +161,7 @@ def promote(
 
     if back == (version is not None):
         raise click.UsageError("give a VERSION to promote, or --back")
-    terms = PromotionFile() if file is None else _read(file)
+    terms = PromotionFile() if file is None else read_terms(file)
 
     async def work(client: Client) -> tuple[msgspec.Struct, str]:
         if version is None:
@@ -185,8 +185,8 @@ def promote(
         click.echo(told)
 
 
-def _read(file: Path) -> PromotionFile:
-    """Raises BadParameter for a file that is none."""
+def read_terms(file: Path) -> PromotionFile:
+    """What a ``promotion.toml`` says. Raises BadParameter for a file that is none."""
     try:
         return msgspec.toml.decode(file.read_bytes(), type=PromotionFile)
     except (OSError, UnicodeDecodeError, msgspec.MsgspecError) as error:

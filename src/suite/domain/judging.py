@@ -7,7 +7,7 @@ from typing import Final
 
 from suite.messages.benchmarks import Outcome, Question
 
-VERDICT_TOKENS: Final = 64
+VERDICT_TOKENS: Final = 16
 """A verdict is a word; a model that says more is heard so far."""
 _SYSTEM: Final = (
     "You grade answers. You get a question, an answer to it, and what the answer is to be judged by. Judge "

@@ -236,5 +236,5 @@ def _quantile(confidence: float, freedom: float) -> float:
 def _integral(power: float, end: float) -> float:
     """Of cos(x) ** power from 0 to `end`, by Simpson's rule."""
     step = end / _STEPS
-    values = [math.cos(index * step) ** power for index in range(_STEPS + 1)]
+    values = [math.pow(math.cos(index * step), power) for index in range(_STEPS + 1)]
     return step / 3 * (values[0] + values[-1] + 4 * sum(values[1:-1:2]) + 2 * sum(values[2:-1:2]))

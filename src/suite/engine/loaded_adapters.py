@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import ctypes
-from typing import Final
+from typing import Final, TypeAlias
 
 from suite.engine.adapters import NO_ADAPTERS, Adapter, AdapterSet
 from suite.engine.bindings import last_messages, lib
 from suite.errors import GenerationFailed
+
+Pointer: TypeAlias = "ctypes._Pointer[ctypes.c_void_p]"
+"""An adapter in llama.cpp's memory."""
 
 MOST: Final = 16
 """How many adapters stay in memory; one set may have more. The least recently used ones leave first."""
@@ -19,7 +22,7 @@ class LoadedAdapters:
     def __init__(self, model: int, context: int) -> None:
         self._model = model
         self._context = context
-        self._loaded: dict[str, int] = {}
+        self._loaded: dict[str, Pointer] = {}
         """By the digests of their files, the most recently used last."""
         self._applied = NO_ADAPTERS
 
@@ -35,7 +38,7 @@ class LoadedAdapters:
         self._applied = wanted
         self._keep_to_most()
 
-    def _load(self, adapter: Adapter) -> int:
+    def _load(self, adapter: Adapter) -> Pointer:
         loaded = self._loaded.pop(adapter.content, None)
         if loaded is None:
             last_messages()
@@ -47,7 +50,7 @@ class LoadedAdapters:
         self._loaded[adapter.content] = loaded
         return loaded
 
-    def _apply(self, adapters: list[int], scales: list[float]) -> None:
+    def _apply(self, adapters: list[Pointer], scales: list[float]) -> None:
         count = len(adapters)
         pointers = (lib.llama_adapter_lora_p_ctypes * count)(*adapters)
         code = lib.llama_set_adapters_lora(self._context, pointers, count, (ctypes.c_float * count)(*scales))

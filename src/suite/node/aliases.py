@@ -28,9 +28,8 @@ from suite.messages.events import (
     AliasEvent,
     AliasRemoved,
     AliasSet,
+    PromotionEvent,
     PromotionStarted,
-    PromotionStopped,
-    TakenBack,
 )
 from suite.messages.promotion import Finding
 from suite.messages.subjects import Subjects
@@ -122,7 +121,7 @@ class Aliases:
         assert seq is not None, "it is appended, or refused"
         return fact, seq
 
-    async def take_back(self, name: str, call: Call) -> tuple[PromotionStopped | TakenBack, int]:
+    async def take_back(self, name: str, call: Call) -> tuple[PromotionEvent, int]:
         """Have the old version serve alone. Returns the event, and its sequence.
 
         Raises AliasNotFound and NothingToTakeBack.

@@ -87,7 +87,7 @@ class VersionBook:
         return tuple(sorted(name for name, each in self._aliases.items() if self._is_for(each, version)))
 
     def _is_for(self, alias: Alias, version: Version) -> bool:
-        targets = (alias.target, alias.promotion and alias.promotion.target)
+        targets = (alias.target, None if alias.promotion is None else alias.promotion.target)
         return any(
             each is not None
             and each.model_id == version.model_id

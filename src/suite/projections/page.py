@@ -47,7 +47,7 @@ async def page(
     table: str,
     columns: str,
     time: str,
-    wanted: Mapping[str, str | None],
+    wanted: Mapping[str, str | int | None],
     request: Page,
 ) -> tuple[list[tuple[Any, ...]], str | None]:
     """Read a page: its rows, and the cursor of the next page or None. Large rows make a page shorter.

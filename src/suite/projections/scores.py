@@ -44,6 +44,8 @@ SCHEMA: Final = """
         ON model_evaluation_scores (model_name, cycle_id, evaluation_timestamp, seq);
     CREATE INDEX scores_in_order
         ON model_evaluation_scores (model_name, seq, cycle_id, trust_score, avg_latency_ms);
+    CREATE INDEX scores_by_model_and_version
+        ON model_evaluation_scores (model_name, version, evaluation_timestamp, seq);
     CREATE INDEX scores_by_version ON model_evaluation_scores (model_name, version, seq);
     CREATE TABLE retracted_evaluations (
         evaluation_id TEXT PRIMARY KEY,
@@ -153,13 +155,18 @@ async def evaluation_scores(
     db: aiosqlite.Connection, request: GetModelEvaluationScoresRequest
 ) -> GetModelEvaluationScoresReply:
     """A page of evaluations, newest first. Raises InvalidRequest for an invalid time or cursor."""
+    wanted: dict[str, str | int | None] = {
+        "model_name": request.model_name,
+        "cycle_id": request.cycle_id,
+        "version": request.version,
+    }
     rows, cursor = await page(
         db,
         "model_evaluation_scores",
         "evaluation_id, model_name, cycle_id, trust_score, accuracy, f1_score, avg_latency_ms, "
         "comparison_data, version",
         "evaluation_timestamp",
-        {"model_name": request.model_name, "cycle_id": request.cycle_id, "version": request.version},
+        wanted,
         request,
     )
     return GetModelEvaluationScoresReply(evaluations=tuple(map(_told, rows)), next_cursor=cursor)

@@ -8,6 +8,7 @@ that a cancelled benchmark ends, and no benchmark has two results.
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Awaitable, Callable
 from contextlib import aclosing
 from functools import partial
@@ -125,7 +126,7 @@ class Job:
         self._last_seq = 0
         self._measured = UNKNOWN
         """That, and what it has not been told yet."""
-        self._told_at = clock()
+        self._told_at = -math.inf
         self._crashes = 0
 
     async def run(self) -> None:
@@ -160,7 +161,7 @@ class Job:
         await self._check_content(started)
         if self._measured.load is None:
             load = await self._patiently(partial(self._asking.load, started.model_id))
-            await self._note(replace(self._measured, load=load))
+            self._measured = replace(self._measured, load=load)  # the log is told with the first sample
         await self._measure_speed(started)
         await self._ask_questions(started)
 
