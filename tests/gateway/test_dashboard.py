@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import subprocess
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 from functools import partial
-from typing import NamedTuple
+from pathlib import Path
+from typing import NamedTuple, get_args
 
 import pytest
 from anyio.from_thread import BlockingPortal, start_blocking_portal
@@ -18,10 +22,14 @@ from support.browser import BROWSER, Browser, Page, Theme, running_browser
 from support.fleet import Fleet, fleet
 from support.gateway import gateway_for
 from support.live import stream
-from support.models import CHAT_TEMPLATE, tiny_model
+from support.models import CHAT_TEMPLATE, gemma, smollm2, tiny_model
 
 pytestmark = pytest.mark.timeout(180)  # with the time of the fixtures
 
+WRITES_SCREENS = bool(os.environ.get("WRITE_SCREENS"))
+"""Whether the pictures go into the documentation; else they show models of random weights."""
+SCREENS = Path(__file__).parents[2] / "docs" / "screens"
+SHOWN = ("SmolLM2-135M-Instruct.Q4_1", "gemma-3-270m-it-Q4_K_M") if WRITES_SCREENS else ("tiny", "other")
 VIEWS = ("Now", "Time", "Why", "Bets", "Quality", "Log", "Try")
 
 
@@ -60,17 +68,27 @@ def browser() -> Iterator[Browser]:
 def place(tmp_path_factory: pytest.TempPathFactory, browser: Browser) -> Iterator[Place]:
     directory = tmp_path_factory.mktemp("dashboard")
     (directory / "models").mkdir()
-    for name in ("tiny", "other", "third"):
-        tiny_model(directory / "models" / f"{name}.gguf", chat_template=CHAT_TEMPLATE, name=name)
+    options = make_models(directory / "models")
     nodes = {"box1": directory / "models", "box2": directory / "models"}
     with (
         start_blocking_portal() as portal,
-        portal.wrap_async_context_manager(fleet(nodes, directory)) as found,
+        portal.wrap_async_context_manager(fleet(nodes, directory, *options)) as found,
     ):
         keys = Keys(portal, found.client)
         admin, viewer = keys.create("admin", "chat", "admin"), keys.create("viewer", "view")
         with gateway_for(directory, operator_of(found.server), "--require-keys") as gateway:
             yield Place(portal, found, browser, f"{gateway.url}/ui", keys, admin, viewer)
+
+
+def make_models(directory: Path) -> tuple[str, ...]:
+    """The models of each node, and its options. Those in the pictures of the documentation are real ones."""
+    for name in ("tiny", "other", "third"):
+        tiny_model(directory / f"{name}.gguf", chat_template=CHAT_TEMPLATE, name=name)
+    if not WRITES_SCREENS:
+        return ()
+    shutil.copyfile(smollm2(), directory / f"{SHOWN[0]}.gguf")
+    shutil.copyfile(gemma(), directory / f"{SHOWN[1]}.gguf")
+    return ("--memory-limit-gb", "1.05")  # room for one of them
 
 
 def operator_of(server: EmbeddedServer) -> dict[str, str]:
@@ -242,6 +260,43 @@ def test_the_scripts_are_well_typed() -> None:
     tsc = BROWSER / "node_modules" / ".bin" / "tsc"
     done = subprocess.run([tsc, "-p", BROWSER], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (0, "")
+
+
+# --- pictures ---------------------------------------------------------------------------------------------
+
+
+def test_pictures_of_all_views_are_taken(place: Place, tmp_path: Path) -> None:
+    directory = SCREENS if WRITES_SCREENS else tmp_path
+    chosen, evicting = SHOWN
+    box1, box2 = place.fleet.client.on_node("box1"), place.fleet.client.on_node("box2")
+    for client, model in ((box1, chosen), (box1, evicting), (box2, chosen)):
+        place.portal.call(client.load_model, model)
+    story = partial(box2.generate_text, chosen, "Once upon a time", max_tokens=300)
+    with ExitStack() as stack:
+        for _ in range(2):
+            stack.callback(place.portal.start_task_soon(story).cancel)
+        for theme in get_args(Theme):
+            with place.browser.page(place.url, key=place.admin, theme=theme, size=(1280, 900)) as page:
+                page.wait(f'.owners:has-text("{evicting}")')
+                page.wait(".generations .badge.busy") if WRITES_SCREENS else None
+                page.screenshot(directory / f"now-{theme}.png")
+    with place.browser.page(f"{place.url}#/why?model={evicting}", key=place.admin) as page:
+        page.click('.happened a:has-text("began to load")')
+        page.wait(".candidates") if WRITES_SCREENS else None
+        page.wait('[aria-label="What was weighed"]')
+        page.screenshot(directory / "why-light.png")
+    with place.browser.page(f"{place.url}#/log", key=place.admin, theme="dark") as page:
+        page.click('.log .row:has-text("instance loaded")')
+        page.wait(".side .json")
+        page.screenshot(directory / "log-dark.png")
+    with place.browser.page(f"{place.url}#/try?model={chosen}", key=place.admin) as page:
+        page.fill('role=spinbutton[name="Most tokens"]', "60")
+        for turn, text in enumerate(("What is a llama?", "Where do they live?"), 1):
+            page.fill('role=textbox[name="Message"]', text)
+            page.press("Enter")
+            page.wait(f'.turn.model:nth-of-type({2 * turn}) .cost:has-text("tokens/s")')
+        page.screenshot(directory / "try-light.png")
+    assert len(list(directory.glob("*.png"))) >= 5
 
 
 # --- the end: nothing behind this has a node of this name ---------------------------------------------------

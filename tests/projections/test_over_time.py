@@ -237,6 +237,17 @@ async def test_a_long_window_has_what_its_short_ones_have_and_so_has_a_model() -
     assert by_hours.reused_tokens == sum(each.reused_tokens for each in days) == 199 * 40
 
 
+async def test_what_expires_leaves_the_sums_of_the_hour_in_which_it_was() -> None:
+    end = T0 + timedelta(hours=1)
+    late = T0 + timedelta(seconds=3599, microseconds=999_999)
+    log = [
+        recorded(generated(), 1, at=late, expires=end),
+        recorded(generated(), 2, at=T0, expires=end + SECOND),
+    ]
+    await expired_as_if_never_there(UsageProjection(), log, 2, end)
+    assert (await figures_of(log, since=T0.timestamp(), until=end.timestamp())).requests == 2
+
+
 async def test_figures_tell_what_became_of_requests_and_waits_count() -> None:
     decision = Decision(purpose="preload", need_bytes=1, free_bytes=1, limit_bytes=1)
     log = log_of(

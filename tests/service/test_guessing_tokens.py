@@ -23,7 +23,7 @@ draft_model = "twin"
 [models.foreign]
 draft_model = "stranger"
 """
-TOKENS = 24
+PROMPT, TOKENS = "Once upon a time", 24
 
 
 @asynccontextmanager
@@ -42,19 +42,20 @@ async def running(directory: Path) -> AsyncIterator[Client]:
 
 async def test_what_is_guessed_and_right_is_counted_and_can_be_switched_off(tmp_path: Path) -> None:
     async with running(tmp_path) as client:
-        asked = {"prompt": "Once upon a time", "max_tokens": TOKENS, "temperature": 0}
-        guessed = await client.generate_text("main", **asked)
+        guessed = await client.generate_text("main", PROMPT, max_tokens=TOKENS, temperature=0)
         usage = guessed.usage
         assert 0 < usage.accepted_tokens <= usage.drafted_tokens
         assert usage.accepted_tokens < usage.completion_tokens == TOKENS
-        for model, options in (("main", {"speculation": False}), ("main", {"reuse": False}), ("silent", {})):
-            plain = await client.generate_text(model, **asked, **options)
+        status = (await client.get_model_status("main")).model
+        assert status is not None and status.draft_model == "twin"
+        for plain in (
+            await client.generate_text("main", PROMPT, max_tokens=TOKENS, speculation=False),
+            await client.generate_text("main", PROMPT, max_tokens=TOKENS, reuse=False),
+            await client.generate_text("silent", PROMPT, max_tokens=TOKENS),
+        ):
             assert plain.usage.drafted_tokens == plain.usage.accepted_tokens == 0
-        events = [event.data for event in await history(client, "usage")]
-        assert all(isinstance(event, Generated) for event in events)
-        counted = [
-            (event.drafted_tokens, event.accepted_tokens) for event in events if isinstance(event, Generated)
-        ]
-        assert counted[0] == (usage.drafted_tokens, usage.accepted_tokens)
+        first, *others = [event.data for event in await history(client, "usage")]
+        assert isinstance(first, Generated) and len(others) == 3
+        assert (first.drafted_tokens, first.accepted_tokens) == (usage.drafted_tokens, usage.accepted_tokens)
         with pytest.raises(DraftModelUnfit, match="'stranger', and 'foreign' in the model"):
-            await client.generate_text("foreign", **asked)
+            await client.generate_text("foreign", PROMPT)

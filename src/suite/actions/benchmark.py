@@ -227,7 +227,7 @@ async def _reply(node: Node, known: Benchmark) -> RunBenchmarkReply:
     )
 
 
-@action("get_benchmarks")
+@action("get_benchmarks", is_lookup=True)
 async def get_benchmarks(node: Node, request: GetBenchmarksRequest, _: Call) -> GetBenchmarksReply:
     """Get benchmarks, newest first, also those that wait or run."""
     if request.model_id is not None:

@@ -31,7 +31,7 @@ from suite.projections.page import window
 from suite.projections.reply_size import as_many_as_fit, left_out
 
 
-@action("get_request_statistics")
+@action("get_request_statistics", is_lookup=True)
 async def get_request_statistics(
     node: Node, request: GetRequestStatisticsRequest, _: Call
 ) -> GetRequestStatisticsReply:
@@ -41,7 +41,7 @@ async def get_request_statistics(
         return await requests.request_statistics(db, request, node.now())
 
 
-@action("get_residency_timeline")
+@action("get_residency_timeline", is_lookup=True)
 async def get_residency_timeline(
     node: Node, request: GetResidencyTimelineRequest, _: Call
 ) -> GetResidencyTimelineReply:
@@ -51,7 +51,7 @@ async def get_residency_timeline(
         return await stays.timeline(db, request, node.now())
 
 
-@action("get_bet_statistics")
+@action("get_bet_statistics", is_lookup=True)
 async def get_bet_statistics(node: Node, request: GetBetStatisticsRequest, _: Call) -> GetBetStatisticsReply:
     """Get what bets on the next use of models have brought over time, and how good their chances were."""
     request = replace(request, model_id=_canonical(node, request.model_id))
@@ -59,7 +59,7 @@ async def get_bet_statistics(node: Node, request: GetBetStatisticsRequest, _: Ca
         return await bets.bet_statistics(db, request, node.now())
 
 
-@action("get_bets")
+@action("get_bets", is_lookup=True)
 async def get_bets(node: Node, request: GetBetsRequest, _: Call) -> GetBetsReply:
     """Get bets on the next use of models, the newest first."""
     request = replace(request, model_id=_canonical(node, request.model_id))
@@ -67,21 +67,21 @@ async def get_bets(node: Node, request: GetBetsRequest, _: Call) -> GetBetsReply
         return await bets.bets(db, request)
 
 
-@action("list_metrics")
+@action("list_metrics", is_lookup=True)
 async def list_metrics(node: Node, request: ListMetricsRequest, _: Call) -> ListMetricsReply:
     """List the metrics that agents have logged."""
     async with node.projections.evaluation.reading(request.min_seq, own_seq=node.last_seq) as db:
         return await metrics.list_metrics(db, request)
 
 
-@action("get_metric_series")
+@action("get_metric_series", is_lookup=True)
 async def get_metric_series(node: Node, request: GetMetricSeriesRequest, _: Call) -> GetMetricSeriesReply:
     """Get how a metric went over time, by agent."""
     async with node.projections.evaluation.reading(request.min_seq, own_seq=node.last_seq) as db:
         return await metrics.metric_series(db, request, node.now())
 
 
-@action("get_model_quality")
+@action("get_model_quality", is_lookup=True)
 async def get_model_quality(node: Node, request: GetModelQualityRequest, _: Call) -> GetModelQualityReply:
     """Get the evaluations of models over time, and how the trust in them went."""
     names = dict.fromkeys(map(node.fleet.canonical, request.model_names))

@@ -33,7 +33,7 @@ from suite.projections.trust import trust_in_version
 from suite.projections.usage import VersionUse, uses_by_version
 
 
-@action("list_versions")
+@action("list_versions", is_lookup=True)
 async def list_versions(node: Node, request: ListVersionsRequest, _: Call) -> ListVersionsReply:
     """List the versions of models, by the log."""
     async with node.projections.usage.reading(request.min_seq, own_seq=node.last_seq) as db:
@@ -111,7 +111,7 @@ async def _info(node: Node, db: Database, version: Version, use: VersionUse | No
     )
 
 
-@action("list_aliases")
+@action("list_aliases", is_lookup=True)
 async def list_aliases(node: Node, request: ListAliasesRequest, _: Call) -> ListAliasesReply:
     """List the aliases of the log, and what is being promoted to them."""
     await node.versions.reach(node.last_seq)

@@ -59,7 +59,7 @@ class ModelDrafter:
         if sequence is not None:
             return Outlook(LENGTHS[-1], sequence.agreed)
         held = [] if run.slot is None else run.slot.tokens
-        # Negative numbers stand for what is not text, which it cannot read.
+        # Negative numbers stand for pictures, which it cannot read.
         return Outlook(0 if min(held, default=0) < 0 else LENGTHS[-1], agreed=0)
 
     def draft(self, runs: Sequence[Run], counts: Sequence[int]) -> Sequence[Sequence[int]]:
@@ -175,7 +175,9 @@ class ModelDrafter:
 
 def load_draft(draft: DraftSettings, main: LlamaModel) -> LlamaModel:
     """Load the model that guesses for `main`, with as many sequences. Raises DraftModelUnfit."""
-    settings = msgspec.structs.replace(main.settings, flash_attention=draft.flash_attention, draft=None)
+    settings = msgspec.structs.replace(
+        main.settings, flash_attention=draft.flash_attention, draft=None, projector=None
+    )
     try:
         return LlamaModel.load(draft.path, settings, lambda _fraction: None)
     except LoadFailed as error:

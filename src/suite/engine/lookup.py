@@ -7,10 +7,10 @@ tokens stood before, what came after them there is a guess of what comes now (pr
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import takewhile
 from typing import TYPE_CHECKING
 
 from suite.engine.payoff import LENGTHS, Guess, Outlook
+from suite.engine.pictures.tokens import text_ahead
 from suite.engine.scheduler import Run
 
 if TYPE_CHECKING:
@@ -42,14 +42,13 @@ class Lookup:
     def draft(self, count: int) -> list[int]:
         """So many tokens that are guessed next; none where nothing is.
 
-        A text that ends in a repetition goes on with it. Negative numbers, which stand for what is not text,
-        are never guessed.
+        A text that ends in a repetition goes on with it. What stands for a picture is never guessed.
         """
         if not self.agreed:
             return []
         following = self._tokens[self._source : min(self._source + count, self._count)].tolist()
-        repeated = (following[index % len(following)] for index in range(count))
-        return list(takewhile(_is_text, repeated))
+        repeated = [following[index % len(following)] for index in range(count)]
+        return repeated[: text_ahead(repeated)]
 
     def append(self, token: int) -> Guess | None:
         """Add the token that came next; None if nothing was guessed."""
@@ -91,10 +90,6 @@ class Lookup:
         most = min(place, LONGEST_MATCH)
         differing = (text[place - most : place] != text[len(text) - most :]).nonzero()[0]
         return most - 1 - int(differing[-1]) if len(differing) else most
-
-
-def _is_text(token: int) -> bool:
-    return token >= 0
 
 
 class LookupDrafter:

@@ -136,7 +136,7 @@ async def bet_statistics(
         where += " AND model_id = ?"
         values.append(request.model_id)
     points = await db.execute_fetchall(
-        "SELECT CAST(strftime('%s', made_at) AS INTEGER) / ? AS step, "
+        "SELECT CAST(strftime('%s', substr(made_at, 1, 19)) AS INTEGER) / ? AS step, "
         f"{_FIGURES} FROM bets WHERE {where} GROUP BY step ORDER BY step",
         (window.step, *values),
     )

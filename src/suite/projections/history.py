@@ -30,7 +30,7 @@ class HistoryProjection(Projection):
     """Folds the events of models, instances, waits, bets, aliases and nodes."""
 
     name: ClassVar[str] = "history"
-    version: ClassVar[int] = 3
+    version: ClassVar[int] = 4
     aggregates: ClassVar[tuple[str, ...]] = (
         "model",
         "instance",

@@ -11,6 +11,8 @@ from suite.messages.times import parse_time
 from suite.projections.buckets import MINUTE, minute_of, step_for
 
 DAY: Final = timedelta(days=1)
+SECOND: Final = "CAST(strftime('%s', substr(at, 1, 19)) AS INTEGER)"
+"""SQL for the second, since 1970, in which the column ``at`` is: SQLite would round up."""
 _LONGEST: Final = timedelta(days=200 * 366)
 """No clock of a node is so wrong that an event would be outside of that."""
 

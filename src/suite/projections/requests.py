@@ -1,8 +1,8 @@
 """Requests over time: how many there were, how long they took, what was reused.
 
-Those of all models together are counted by the hour, with their times in bins (`latencies.py`), when they are
-folded. So long windows are read from few rows. Short windows, and those of one model, are read from the rows
-of the uses themselves.
+All of them together are summed up by the hour and by the day, those of each model by the day, with their
+times in bins (`latencies.py`). Sums are added to when uses are folded, and taken from when their rows expire:
+they are whole numbers, so nothing is lost. Long windows are read from few rows, short ones from the uses.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from operator import add
-from typing import Any, Final, NamedTuple, TypeAlias
+from typing import Final, NamedTuple, TypeAlias
 
 import aiosqlite
 
@@ -23,18 +23,19 @@ from suite.messages.actions.statistics import (
     RequestPoint,
 )
 from suite.messages.envelope import Recorded
-from suite.messages.events import Generated, InstanceLoadStarted, Outcome, RequestsRefused, UsageRecorded
+from suite.messages.events import Generated, InstanceLoadStarted, Outcome, RequestsRefused
 from suite.messages.times import from_sql, rfc3339, to_sql
-from suite.projections.buckets import HOUR, minute_of, time_of
+from suite.projections.buckets import DAY, HOUR, minute_of, time_of
 from suite.projections.latencies import bin_of, latency, microseconds
-from suite.projections.over_time import Window
+from suite.projections.over_time import SECOND, Window
 from suite.projections.projection import EXPIRE_ROWS, remove_expired
 from suite.projections.reply_size import as_many_as_fit, left_out
 
 SCHEMA: Final = """
-    CREATE TABLE request_hours (
-        hour INTEGER NOT NULL,
-        expires INTEGER NOT NULL,
+    CREATE TABLE request_sums (
+        width INTEGER NOT NULL,
+        model_id TEXT NOT NULL,
+        start INTEGER NOT NULL,
         requests INTEGER NOT NULL,
         failed INTEGER NOT NULL,
         cancelled INTEGER NOT NULL,
@@ -43,15 +44,16 @@ SCHEMA: Final = """
         completion_tokens INTEGER NOT NULL,
         first_us INTEGER NOT NULL,
         total_us INTEGER NOT NULL,
-        PRIMARY KEY (hour, expires)
+        PRIMARY KEY (width, model_id, start)
     ) WITHOUT ROWID;
     CREATE TABLE request_times (
-        hour INTEGER NOT NULL,
-        expires INTEGER NOT NULL,
+        width INTEGER NOT NULL,
+        model_id TEXT NOT NULL,
+        start INTEGER NOT NULL,
         is_first INTEGER NOT NULL,
         bin INTEGER NOT NULL,
         count INTEGER NOT NULL,
-        PRIMARY KEY (hour, expires, is_first, bin)
+        PRIMARY KEY (width, model_id, start, is_first, bin)
     ) WITHOUT ROWID;
     CREATE TABLE request_misses (
         seq INTEGER PRIMARY KEY,
@@ -64,12 +66,12 @@ SCHEMA: Final = """
     CREATE INDEX misses_by_time ON request_misses (at, model_id);
     CREATE INDEX misses_by_expiry ON request_misses (expires) WHERE expires IS NOT NULL;
 """
-"""`request_misses` has the requests that were refused, and the loads that were begun for a request."""
+"""In `request_sums` and `request_times` an empty `model_id` stands for all models together. `request_misses`
+has the requests that were refused, and the loads that were begun for a request."""
 
-_FAILED: Final[tuple[Outcome, ...]] = ("failed", "deadline")
-_CANCELLED: Final[tuple[Outcome, ...]] = ("cancelled", "client_gone")
-_NEVER: Final = 2**63 - 1
-"""Stored as the expiry of what never expires: a column of a primary key cannot be NULL."""
+ALL: Final = ""
+FAILED: Final[tuple[Outcome, ...]] = ("failed", "deadline")
+CANCELLED: Final[tuple[Outcome, ...]] = ("cancelled", "client_gone")
 _SUMS: Final = (
     "requests",
     "failed",
@@ -80,18 +82,11 @@ _SUMS: Final = (
     "first_us",
     "total_us",
 )
-_SUMS_OF_USES: Final = (
-    f"count(*), sum(ifnull(outcome IN {_FAILED}, 0)), sum(ifnull(outcome IN {_CANCELLED}, 0)), "
-    "sum(prompt_tokens), sum(reused_tokens), sum(completion_tokens), "
-    "ifnull(sum(first_us), 0), ifnull(sum(total_us), 0)"
-)
 
-_ONE: Final = (1, *(0 for _ in _SUMS[1:]))
-
-_Hour: TypeAlias = tuple[int, int]
-"""The start of an hour, and when what is counted there expires."""
 Key: TypeAlias = str | int
 """A step of time by its start, or a model."""
+_Span: TypeAlias = tuple[int, str, int]
+"""The width of a span of time, the model or `ALL`, and when it begins."""
 
 
 class Times(NamedTuple):
@@ -103,12 +98,25 @@ class Times(NamedTuple):
     """Until its end."""
 
 
+class Use(NamedTuple):
+    """What a use that is a request adds to the sums."""
+
+    model_id: str
+    second: int
+    """When it ended, since 1970."""
+    outcome: str | None
+    prompt_tokens: int
+    reused_tokens: int
+    completion_tokens: int
+    times: Times
+
+
 def times_of(event: Generated) -> Times:
     """The times of a generation that came to its end: how soon one was given up says nothing of the service.
 
     Waits for memory and for the load are included.
     """
-    if event.outcome in _FAILED or event.outcome in _CANCELLED:
+    if event.outcome in FAILED or event.outcome in CANCELLED:
         return Times()
     waited = event.waited_ms if isinstance(event.waited_ms, float) else 0.0
     first = event.time_to_first_token_ms
@@ -122,98 +130,171 @@ def times_of(event: Generated) -> Times:
 # --- the fold ---------------------------------------------------------------------------------------------
 
 
-async def fold(db: aiosqlite.Connection, events: Sequence[Recorded]) -> None:
-    """Count requests by the hour, and store those that were refused and loads that were begun for one."""
-    hours: dict[_Hour, list[int]] = {}
-    times: Counter[tuple[int, int, bool, int]] = Counter()
-    misses: list[tuple[object, ...]] = []
-    for recorded in events:
-        match recorded.data:
-            case Generated() as event:
-                took = times_of(event)
-                _add(hours, _hour(recorded), _sums(event, took))
-                for is_first, time_us in ((True, took.first_us), (False, took.total_us)):
-                    if time_us is not None:
-                        times[(*_hour(recorded), is_first, bin_of(time_us))] += 1
-            case UsageRecorded(node=node) if node:
-                _add(hours, _hour(recorded), _ONE)
-            case RequestsRefused() | InstanceLoadStarted() as event:
-                misses += _misses(recorded, event)
-            case _:
-                pass
-    await _store(db, hours, times, misses)
+async def count(db: aiosqlite.Connection, uses: Iterable[Use], *, sign: int = 1) -> None:
+    """Add uses to the sums, or take them out again with a ``sign`` of -1."""
+    sums: dict[_Span, Sequence[int]] = {}
+    times: Counter[tuple[int, str, int, bool, int]] = Counter()
+    for use in uses:
+        row = _sums(use)
+        bins = [(is_first, bin_of(time)) for is_first, time in _each_time(use.times)]
+        for span in _spans(use):
+            before = sums.get(span)
+            sums[span] = row if before is None else tuple(map(add, before, row))
+            for bin_ in bins:
+                times[(*span, *bin_)] += 1
+    if not sums:
+        return
+    added = ", ".join(f"{name} = {name} + excluded.{name}" for name in _SUMS)
+    await db.executemany(
+        f"INSERT INTO request_sums VALUES (?, ?, ?, {', '.join('?' * len(_SUMS))}) "
+        f"ON CONFLICT DO UPDATE SET {added}",
+        [(*span, *(sign * each for each in row)) for span, row in sums.items()],
+    )
+    if times:
+        await db.executemany(
+            "INSERT INTO request_times VALUES (?, ?, ?, ?, ?, ?) "
+            "ON CONFLICT DO UPDATE SET count = count + excluded.count",
+            [(*key, sign * each) for key, each in times.items()],
+        )
+    if sign < 0:
+        await _remove_empty(db, sums, times)
 
 
-def _hour(recorded: Recorded) -> _Hour:
-    expires = _expires(recorded)
-    return int(recorded.time.timestamp() // HOUR) * HOUR, _NEVER if expires is None else expires
-
-
-def _add(hours: dict[_Hour, list[int]], hour: _Hour, sums: Sequence[int]) -> None:
-    before = hours.get(hour)
-    hours[hour] = list(sums) if before is None else list(map(add, before, sums))
-
-
-def _expires(recorded: Recorded) -> int | None:
-    return None if recorded.expires is None else int(recorded.expires.timestamp())
-
-
-def _sums(event: Generated, took: Times) -> Sequence[int]:
-    """What it adds to the sums of its hour, in the order of `_SUMS`."""
-    return (
-        1,
-        event.outcome in _FAILED,
-        event.outcome in _CANCELLED,
-        event.prompt_tokens,
-        event.reused_tokens,
-        event.completion_tokens,
-        took.first_us or 0,
-        took.total_us or 0,
+async def _remove_empty(
+    db: aiosqlite.Connection, spans: Iterable[_Span], times: Iterable[tuple[int, str, int, bool, int]]
+) -> None:
+    await db.executemany(
+        "DELETE FROM request_sums WHERE width = ? AND model_id = ? AND start = ? AND requests = 0",
+        list(spans),
+    )
+    await db.executemany(
+        "DELETE FROM request_times "
+        "WHERE width = ? AND model_id = ? AND start = ? AND is_first = ? AND bin = ? AND count = 0",
+        list(times),
     )
 
 
-def _misses(recorded: Recorded, event: RequestsRefused | InstanceLoadStarted) -> Iterator[tuple[object, ...]]:
-    row = recorded.seq, event.model_id, to_sql(recorded.time)
-    if isinstance(event, RequestsRefused):
-        yield *row, event.requests, 0, _expires(recorded)
-    elif event.decision is None or event.decision.purpose == "request":
-        yield *row, 0, 1, _expires(recorded)
+def _spans(use: Use) -> tuple[_Span, ...]:
+    """The spans of time in whose sums it is."""
+    hour, day = use.second // HOUR * HOUR, use.second // DAY * DAY
+    return (HOUR, ALL, hour), (DAY, ALL, day), (DAY, use.model_id, day)
 
 
-async def _store(
-    db: aiosqlite.Connection,
-    hours: Mapping[_Hour, Sequence[int]],
-    times: Mapping[tuple[int, int, bool, int], int],
-    misses: Sequence[tuple[object, ...]],
-) -> None:
-    if hours:
-        sums = ", ".join(f"{name} = {name} + excluded.{name}" for name in _SUMS)
-        await db.executemany(
-            f"INSERT INTO request_hours VALUES (?, ?, {', '.join('?' * len(_SUMS))}) "
-            f"ON CONFLICT DO UPDATE SET {sums}",
-            [(*hour, *row) for hour, row in hours.items()],
-        )
-    if times:
-        await db.executemany(
-            "INSERT INTO request_times VALUES (?, ?, ?, ?, ?) "
-            "ON CONFLICT DO UPDATE SET count = count + excluded.count",
-            [(*key, count) for key, count in times.items()],
-        )
-    if misses:
-        await db.executemany("INSERT INTO request_misses VALUES (?, ?, ?, ?, ?, ?)", misses)
+def _each_time(times: Times) -> Iterator[tuple[bool, int]]:
+    for is_first, time_us in ((True, times.first_us), (False, times.total_us)):
+        if time_us is not None:
+            yield is_first, time_us
 
 
-async def expire(db: aiosqlite.Connection, now: datetime) -> bool:
-    """Remove what has expired. Returns whether there may be more."""
-    removed = [
-        await remove_expired(db, "request_hours", now, key="hour, expires"),
-        await remove_expired(db, "request_times", now, key="hour, expires, is_first, bin"),
-        await remove_expired(db, "request_misses", now),
-    ]
-    return EXPIRE_ROWS in removed
+def _sums(use: Use) -> tuple[int, ...]:
+    """What it adds, in the order of `_SUMS`."""
+    return (
+        1,
+        use.outcome in FAILED,
+        use.outcome in CANCELLED,
+        use.prompt_tokens,
+        use.reused_tokens,
+        use.completion_tokens,
+        use.times.first_us or 0,
+        use.times.total_us or 0,
+    )
+
+
+async def fold_misses(db: aiosqlite.Connection, events: Sequence[Recorded]) -> None:
+    """Store what tells of requests that were refused, and of loads that were begun for one."""
+    rows = [row for recorded in events if (row := _miss(recorded)) is not None]
+    if rows:
+        await db.executemany("INSERT INTO request_misses VALUES (?, ?, ?, ?, ?, ?)", rows)
+
+
+def _miss(recorded: Recorded) -> tuple[object, ...] | None:
+    match recorded.data:
+        case RequestsRefused() as event:
+            counts = event.requests, 0
+        case InstanceLoadStarted() as event if event.decision is None or event.decision.purpose == "request":
+            counts = 0, 1
+        case _:
+            return None
+    expires = None if recorded.expires is None else int(recorded.expires.timestamp())
+    return recorded.seq, event.model_id, to_sql(recorded.time), *counts, expires
+
+
+async def expire_misses(db: aiosqlite.Connection, now: datetime) -> bool:
+    """Remove those that have expired. Returns whether there may be more."""
+    return await remove_expired(db, "request_misses", now) == EXPIRE_ROWS
 
 
 # --- queries ----------------------------------------------------------------------------------------------
+
+
+class _Part(NamedTuple):
+    """Where the requests of a part of a window are read from."""
+
+    sums: str
+    """A query for the model, the time and the sums."""
+    times: str
+    """A query for the model, the time, whether it is of first tokens, the bin, and how many are in it."""
+    values: tuple[object, ...]
+    """Of the first. The second has them twice if it reads the uses."""
+    reads_uses: bool = False
+
+
+def _of_spans(width: int, begin: int, end: int, model_id: str | None) -> _Part:
+    """From the sums. A ``model_id`` of None: those of each model."""
+    where = "WHERE width = ? AND start >= ? AND start < ?"
+    values: tuple[object, ...] = (width, begin, end)
+    if model_id is None:
+        where += " AND model_id > ''"
+    else:
+        where += " AND model_id = ?"
+        values += (model_id,)
+    return _Part(
+        sums=f"SELECT model_id, start, {', '.join(_SUMS)} FROM request_sums {where}",
+        times=f"SELECT model_id, start, is_first, bin, count FROM request_times {where}",
+        values=values,
+    )
+
+
+def _of_uses(begin: int, end: int, model_id: str | None) -> _Part:
+    """From the rows of the uses. A ``model_id`` of None: of all models."""
+    where = "WHERE at >= ? AND at < ? AND is_request"
+    values: tuple[object, ...] = (to_sql(time_of(begin)), to_sql(time_of(end)))
+    index = "usage_by_time"
+    if model_id is not None:
+        index = "usage_by_model"
+        where += " AND model_id = ?"
+        values += (model_id,)
+    second = f"model_id, {SECOND} AS start"
+    table = f"FROM usage INDEXED BY {index} {where}"
+    return _Part(
+        sums=f"SELECT {second}, 1 AS requests, ifnull(outcome IN {FAILED}, 0) AS failed, "
+        f"ifnull(outcome IN {CANCELLED}, 0) AS cancelled, prompt_tokens, reused_tokens, completion_tokens, "
+        f"ifnull(first_us, 0) AS first_us, ifnull(total_us, 0) AS total_us {table}",
+        times=f"SELECT {second}, 1 AS is_first, first_bin AS bin, 1 AS count {table} "
+        f"AND first_bin IS NOT NULL UNION ALL SELECT {second}, 0, total_bin, 1 {table} "
+        "AND total_bin IS NOT NULL",
+        values=values,
+        reads_uses=True,
+    )
+
+
+def _series_of(window: Window, model_id: str | None) -> _Part:
+    """Where the steps of a window are read from: the widest spans that fit into a step."""
+    if window.step >= DAY:
+        return _of_spans(DAY, window.begin, window.end, model_id or ALL)
+    if window.step >= HOUR and model_id is None:
+        return _of_spans(HOUR, window.begin, window.end, ALL)
+    return _of_uses(window.begin, window.end, model_id)
+
+
+def _models_of(window: Window) -> list[_Part]:
+    """Where the models of a window are read from: whole days, and the uses before and after them."""
+    first, last = -(-window.begin // DAY) * DAY, window.end // DAY * DAY
+    if first >= last:
+        return [_of_uses(window.begin, window.end, None)]
+    edges = ((window.begin, first), (last, window.end))
+    parts = [_of_uses(begin, end, None) for begin, end in edges if begin < end]
+    return [_of_spans(DAY, first, last, None), *parts]
 
 
 class _Found:
@@ -281,13 +362,9 @@ async def request_statistics(
     Raises InvalidRequest for an invalid time, and for a window that does not end after it begins.
     """
     window = Window.of(request, await _begin(db), now)
-    if request.model_id is None and window.step >= HOUR:
-        found = await _by_hours(db, window)
-    else:
-        found = await _by_uses(db, window, _step(window), request.model_id)
-    models = []
-    if request.model_id is None:
-        models = await _busiest(db, window, request.limit)
+    found = await _steps(db, window, request.model_id)
+    are_models_told = request.model_id is None and request.limit > 0
+    models = await _busiest(db, window, request.limit) if are_models_told else []
     kept = as_many_as_fit(models)
     return GetRequestStatisticsReply(
         since=rfc3339(time_of(window.begin)),
@@ -312,77 +389,69 @@ async def _begin(db: aiosqlite.Connection) -> int | None:
     return None if at is None else minute_of(from_sql(at))
 
 
-def _step(window: Window) -> str:
-    """SQL for the start of the step in which the column ``at`` is."""
-    return f"CAST(strftime('%s', at) AS INTEGER) / {window.step} * {window.step}"
-
-
-async def _by_hours(db: aiosqlite.Connection, window: Window) -> _Found:
+async def _steps(db: aiosqlite.Connection, window: Window, model_id: str | None) -> _Found:
+    """The figures of each step of a window."""
+    part = _series_of(window, model_id)
+    step = f"start / {window.step} * {window.step}"
     found = _Found()
-    step, bounds = f"hour / {window.step} * {window.step}", (window.begin, window.end)
     sums = ", ".join(f"sum({name})" for name in _SUMS)
     for key, *row in await db.execute_fetchall(
-        f"SELECT {step} AS step, {sums} FROM request_hours WHERE hour >= ? AND hour < ? GROUP BY step", bounds
+        f"SELECT {step} AS step, {sums} FROM ({part.sums}) GROUP BY step", part.values
     ):
         found.sums[key] = row
-    for key, is_first, bin_, count in await db.execute_fetchall(
-        f"SELECT {step} AS step, is_first, bin, sum(count) FROM request_times "
-        "WHERE hour >= ? AND hour < ? GROUP BY step, is_first, bin",
-        bounds,
-    ):
-        found.bins[bool(is_first)][key][bin_] = count
-    await _find_misses(db, found, window, _step(window))
+    await _add_times(db, found, [part], step)
+    await _add_misses(
+        db,
+        found,
+        window,
+        f"{SECOND} / {window.step} * {window.step}",
+        [] if model_id is None else [model_id],
+    )
     return found
-
-
-async def _by_uses(db: aiosqlite.Connection, window: Window, group: str, *models: str | None) -> _Found:
-    """The figures by the uses themselves, in groups; of these models only, unless that is None."""
-    found = _Found()
-    ids = [each for each in models if each is not None]
-    index = "usage_by_model" if ids else "usage_by_time"
-    of_models = f"model_id IN ({', '.join('?' * len(ids))}) AND " if ids else ""
-    where = f"FROM usage INDEXED BY {index} WHERE {of_models}at >= ? AND at < ? AND is_request"
-    values = (*ids, *_bounds(window))
-    for key, *row in await db.execute_fetchall(
-        f"SELECT {group} AS key, {_SUMS_OF_USES} {where} GROUP BY key", values
-    ):
-        found.sums[key] = row
-    for is_first, column in ((True, "first_bin"), (False, "total_bin")):
-        for key, bin_, count in await db.execute_fetchall(
-            f"SELECT {group} AS key, {column}, count(*) {where} AND {column} IS NOT NULL "
-            f"GROUP BY key, {column}",
-            values,
-        ):
-            found.bins[is_first][key][bin_] = count
-    await _find_misses(db, found, window, group, ids)
-    return found
-
-
-async def _find_misses(
-    db: aiosqlite.Connection, found: _Found, window: Window, group: str, ids: Sequence[str] = ()
-) -> None:
-    of_models = f"model_id IN ({', '.join('?' * len(ids))}) AND " if ids else ""
-    for key, refused, cold_starts in await db.execute_fetchall(
-        f"SELECT {group} AS key, sum(refused), sum(cold_starts) FROM request_misses "
-        f"WHERE {of_models}at >= ? AND at < ? GROUP BY key",
-        (*ids, *_bounds(window)),
-    ):
-        found.misses[key] = refused, cold_starts
 
 
 async def _busiest(db: aiosqlite.Connection, window: Window, limit: int) -> list[ModelRequests]:
     """The models that were used most in a window."""
-    rows: Iterable[Any] = await db.execute_fetchall(
-        "SELECT model_id, count(*) AS uses FROM usage INDEXED BY usage_by_time WHERE at >= ? AND at < ? "
-        "GROUP BY model_id ORDER BY uses DESC, model_id LIMIT ?",
-        (*_bounds(window), limit),
+    parts = _models_of(window)
+    found = _Found()
+    sums = ", ".join(f"sum({name})" for name in _SUMS)
+    rows = await db.execute_fetchall(
+        f"SELECT model_id, {sums} FROM ({' UNION ALL '.join(part.sums for part in parts)}) "
+        "GROUP BY model_id ORDER BY sum(requests) DESC, model_id LIMIT ?",
+        (*(value for part in parts for value in part.values), limit),
     )
-    names = [name for name, _ in rows]
+    found.sums = {model_id: row for model_id, *row in rows}
+    names = [str(name) for name in found.sums]
     if not names:
         return []
-    found = await _by_uses(db, window, "model_id", *names)
-    return [ModelRequests(model_id=name, figures=found.figures(name)) for name in names if name in found.keys]
+    await _add_times(db, found, parts, "model_id", names)
+    await _add_misses(db, found, window, "model_id", names)
+    return [ModelRequests(model_id=name, figures=found.figures(name)) for name in names]
 
 
-def _bounds(window: Window) -> tuple[str, str]:
-    return to_sql(time_of(window.begin)), to_sql(time_of(window.end))
+async def _add_times(
+    db: aiosqlite.Connection, found: _Found, parts: Sequence[_Part], key: str, models: Sequence[str] = ()
+) -> None:
+    """Add the bins of the times of each group."""
+    only = f"WHERE model_id IN ({', '.join('?' * len(models))})" if models else ""
+    for part in parts:
+        for group, is_first, bin_, count_ in await db.execute_fetchall(
+            f"SELECT {key} AS key, is_first, bin, sum(count) FROM ({part.times}) {only} "
+            "GROUP BY key, is_first, bin",
+            (*part.values * (1 + part.reads_uses), *models),
+        ):
+            found.bins[bool(is_first)][group][bin_] += count_
+
+
+async def _add_misses(
+    db: aiosqlite.Connection, found: _Found, window: Window, key: str, models: Sequence[str]
+) -> None:
+    """Add the refusals and the cold starts of each group."""
+    only = f"model_id IN ({', '.join('?' * len(models))}) AND " if models else ""
+    bounds = to_sql(time_of(window.begin)), to_sql(time_of(window.end))
+    for group, refused, cold_starts in await db.execute_fetchall(
+        f"SELECT {key} AS key, sum(refused), sum(cold_starts) FROM request_misses "
+        f"WHERE {only}at >= ? AND at < ? GROUP BY key",
+        (*models, *bounds),
+    ):
+        found.misses[group] = refused, cold_starts

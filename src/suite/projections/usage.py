@@ -17,7 +17,7 @@ from suite.messages.events import Generated, UsageRecorded
 from suite.messages.times import from_sql, parse_time, rfc3339, to_sql
 from suite.projections import requests
 from suite.projections.latencies import bin_of
-from suite.projections.projection import EXPIRE_ROWS, Projection, remove_expired
+from suite.projections.projection import EXPIRE_ROWS, Projection
 from suite.projections.reply_size import as_many_as_fit, left_out
 
 GENERATION = "generation"
@@ -75,12 +75,23 @@ class UsageProjection(Projection):
         rows = [row for recorded in events if (row := _row(recorded)) is not None]
         if rows:
             await db.executemany(f"INSERT INTO usage VALUES ({', '.join('?' * len(rows[0]))})", rows)
-        await requests.fold(db, events)
+            await requests.count(db, [use for recorded in events if (use := _use(recorded)) is not None])
+        await requests.fold_misses(db, events)
 
     async def expire(self, db: aiosqlite.Connection, now: datetime) -> bool:
-        """Remove expired rows. Returns whether there may be more."""
-        more_requests = await requests.expire(db, now)
-        return await remove_expired(db, "usage", now) == EXPIRE_ROWS or more_requests
+        """Remove expired rows, also from the sums. Returns whether there may be more."""
+        expired = await db.execute_fetchall(
+            "SELECT seq, is_request, model_id, at, outcome, prompt_tokens, reused_tokens, completion_tokens, "
+            "first_us, total_us FROM usage WHERE expires <= ? LIMIT ?",
+            (int(now.timestamp()), EXPIRE_ROWS),
+        )
+        rows = list(expired)
+        if rows:
+            uses = [_expired_use(*row) for _, is_request, *row in rows if is_request]
+            await requests.count(db, uses, sign=-1)
+            await db.executemany("DELETE FROM usage WHERE seq = ?", [(row[0],) for row in rows])
+        more_misses = await requests.expire_misses(db, now)
+        return len(rows) == EXPIRE_ROWS or more_misses
 
 
 class UsageHistory:
@@ -200,6 +211,44 @@ def _row(recorded: Recorded) -> Row | None:
         None if recorded.expires is None else int(recorded.expires.timestamp()),
         fact.version or None,  # what is unset is false too
     )
+
+
+def _use(recorded: Recorded) -> requests.Use | None:
+    """What an event adds to the requests over time; None if it is none to the service."""
+    second = _second(recorded.time)
+    match recorded.data:
+        case Generated() as fact:
+            return requests.Use(
+                model_id=fact.model_id,
+                second=second,
+                outcome=fact.outcome,
+                prompt_tokens=fact.prompt_tokens,
+                reused_tokens=fact.reused_tokens,
+                completion_tokens=fact.completion_tokens,
+                times=requests.times_of(fact),
+            )
+        case UsageRecorded(node=node) as fact if node:
+            return requests.Use(fact.model_id, second, None, 0, 0, 0, requests.Times())
+        case _:
+            return None
+
+
+def _expired_use(
+    model_id: str,
+    at: str,
+    outcome: str | None,
+    prompt: int,
+    reused: int,
+    completion: int,
+    first_us: int | None,
+    total_us: int | None,
+) -> requests.Use:
+    times = requests.Times(first_us, total_us)
+    return requests.Use(model_id, _second(from_sql(at)), outcome, prompt, reused, completion, times)
+
+
+def _second(time: datetime) -> int:
+    return int(time.timestamp() // 1)
 
 
 def _with_bin(time_us: int | None) -> tuple[int | None, int | None]:

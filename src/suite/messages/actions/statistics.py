@@ -42,8 +42,8 @@ class GetRequestStatisticsRequest(OverTime, frozen=True, kw_only=True):
 
     model_id: ModelId | None = None
     """Null: all models together."""
-    limit: Limit = 20
-    """The most models that are told of on their own."""
+    limit: Annotated[int, Meta(ge=0, le=1000)] = 20
+    """The most models that are told of on their own; 0: none, which is faster."""
 
 
 class Latency(msgspec.Struct, frozen=True, kw_only=True):

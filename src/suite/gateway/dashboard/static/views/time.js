@@ -40,10 +40,12 @@ export const view = {
       const asked = {since: since / 1000, until: until / 1000, model_id: params.model};
       busy(root, true);
       try {
-        const [reply] = await Promise.all([context.ask("get_request_statistics", asked), timeline.show(since, until, params)]);
-        figures.set(reply.total);
-        charts.set(reply);
-        fill(models.lastChild, tableOfModels(reply.models, context));
+        const requests = context.ask("get_request_statistics", {...asked, limit: 0}).then((reply) => {
+          figures.set(reply.total);
+          charts.set(reply);
+        });
+        await Promise.all([requests, timeline.show(since, until, params)]);
+        if (!params.model) fill(models.lastChild, tableOfModels((await context.ask("get_request_statistics", asked)).models, context));
         fill(trouble);
       } finally {
         busy(root, false);
