@@ -20,6 +20,8 @@ from suite.messages.events import AliasEvent, AliasSet, ModelQuarantined, ModelR
 logger = logging.getLogger("suite.versions")
 
 RETRY_SECONDS: Final = 2.0
+REGISTERED_SECONDS: Final = 2.0
+"""So soon after its digest is known the log knows a model, or something keeps it from that."""
 
 
 class VersionBook:
@@ -101,6 +103,13 @@ class VersionBook:
         """The version of a model with its settings, and this content or else its own; 0: not known yet."""
         content = sha256 or model.sha256
         return self.versions.number(model.model_id, content, model.version_settings)
+
+    async def settled_number(self, model: Model, sha256: str) -> int:
+        """The same, but for a model that has just come it waits until the log knows it; not for long."""
+        with anyio.move_on_after(REGISTERED_SECONDS):
+            while not self.number(model, sha256):
+                await self._news.wait()
+        return self.number(model, sha256)
 
     # --- the log ------------------------------------------------------------------------------------------
 
