@@ -34,7 +34,8 @@ export function duration(seconds) {
 /** How long ago a time is. @param {string | number | Date} time @param {number} [now] */
 export function ago(time, now = Date.now()) {
   const seconds = Math.max(0, (now - new Date(time).getTime()) / 1000);
-  return seconds < 2 ? "just now" : `${duration(Math.round(seconds)).split(" ").slice(0, 2).join(" ")} ago`;
+  if (seconds < 60) return seconds < 2 ? "just now" : `${Math.round(seconds)} s ago`;
+  return `${duration(seconds).split(" ").slice(0, 2).join(" ")} ago`;
 }
 
 const CLOCK = new Intl.DateTimeFormat("en-GB", {hour: "2-digit", minute: "2-digit", second: "2-digit"});

@@ -25,6 +25,8 @@ export const view = {
   },
 };
 
+const CELLS = ["number", "cut", "cut", "cut details"];
+
 class Log {
   constructor(context) {
     this.context = context;
@@ -230,7 +232,7 @@ class Log {
   row() {
     const [seq, time, subject, more] = [h("span.muted"), h("span.mono"), h("span.cut.subject"), h("span.cut.muted")];
     const open = h("a", {href: "#"}, subject);
-    const element = h("div.row", {role: "row"}, [seq, time, open, more].map((each) => h("div", {role: "cell", class: each === seq ? "number" : "cut"}, each)));
+    const element = h("div.row", {role: "row"}, [seq, time, open, more].map((each, place) => h("div", {role: "cell", class: CELLS[place]}, each)));
     let event;
     element.addEventListener("click", (click) => {
       click.preventDefault();
@@ -259,7 +261,7 @@ class Log {
     fill(
       this.side,
       h("div.head", {}, h("h2", {}, `Event ${seq}`), h("span.grow"), close),
-      h("div.body", {}, event ? wholeEvent(event, this.context) : empty("This event is gone", "It has expired, or there never was one.")),
+      h("div.body.stack", {}, event ? wholeEvent(event, this.context) : empty("This event is gone", "It has expired, or there never was one.")),
     );
     this.side.hidden = false;
     set(this.split, "class", "split open");
@@ -285,7 +287,7 @@ class Log {
 
 function columns() {
   const names = ["Sequence", "Time", "What", "Details"];
-  return h("div", {role: "rowgroup"}, h("div.row.columns", {role: "row"}, names.map((name, place) => h("span", {role: "columnheader", class: place ? "" : "number"}, name))));
+  return h("div", {role: "rowgroup"}, h("div.row.columns", {role: "row"}, names.map((name, place) => h("span", {role: "columnheader", class: CELLS[place]}, name))));
 }
 
 function showGap(element, {gap}) {

@@ -452,7 +452,7 @@ function modelRow(context) {
     const held = (model.instances ?? []).reduce((sum, each) => sum + each.reserved_bytes, 0);
     put(memory, bytes(held || model.need_bytes || 0));
     set(memory, "class", held ? "" : "muted");
-    put(nodes, (model.instances?.length ? model.instances.map((each) => each.node) : model.nodes).join(", "));
+    put(nodes, (model.instances?.length ? model.instances.map((each) => each.node) : [...model.nodes]).sort().join(", "));
     put(used, model.last_used ? ago(model.last_used) : "never");
     showActions(model, live.may("admin"), {load, pin, release, why});
   };

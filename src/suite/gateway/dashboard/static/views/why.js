@@ -13,7 +13,7 @@ export const view = {
   title: "Why",
   /** @param {HTMLElement} root @param {any} context */
   mount(root, context) {
-    const body = h("div", {"aria-busy": "true"}, h("p.muted", {}, "Looking it up …"));
+    const body = h("div.stack", {"aria-busy": "true"}, h("p.muted", {}, "Looking it up …"));
     fill(root, h("div.head", {}, h("h1", {}, "Why"), form(context)), body);
     const {seq, model, at} = context.params;
     const shown = seq ? ofEvent(context, Number(seq)) : model || at ? ofModel(context, model, at) : overview(context);
