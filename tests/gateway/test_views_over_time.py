@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -54,8 +55,9 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
         gateway_for(directory, environment(found.server)) as gateway,
         running_browser() as browser,
     ):
+        story = partial(found.client.generate_text, "tiny", "Once upon a time", max_tokens=2)
         for _ in range(3):
-            portal.call(found.client.generate_text, "tiny", "Once upon a time")
+            portal.call(story)
         yield Place(portal, found.client, gateway, browser)
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import datetime, timedelta
-from itertools import count
+from itertools import count, groupby
+from operator import itemgetter
 from random import Random
 from typing import TypeAlias
 
@@ -56,8 +57,9 @@ async def write_a_day(server: EmbeddedServer, end: datetime) -> None:
         Connection.open(server.access, name="past") as connection,
         Log.open(connection, Subjects(), source=f"/node/{NODE}", new_id=new_id, now=lambda: clock[0]) as log,
     ):
-        for clock[0], event in sorted(a_day(end), key=lambda moment: moment[0]):
-            await log.append(event)
+        moments = sorted(a_day(end), key=itemgetter(0))
+        for clock[0], together in groupby(moments, key=itemgetter(0)):
+            await log.append(*(event for _, event in together))
 
 
 def a_day(end: datetime) -> Iterator[Moment]:
@@ -140,9 +142,10 @@ def _unloaded(model_id: str, instance_id: str) -> Event:
 
 
 def _requests(random: Random, begin: datetime) -> Iterator[Moment]:
-    for _ in range(900):
+    for _ in range(150):
         at = begin + DAY * random.betavariate(3, 2.2)
-        yield at, _generated(random, random.choice(MODELS))
+        for model_id in random.sample(MODELS, 6):
+            yield at, _generated(random, model_id)
     for _ in range(6):
         model_id = random.choice(MODELS)
         yield (

@@ -10,6 +10,7 @@ const TOP = 8;
 const BOTTOM = 22;
 const LEAST_DRAG = 6;
 const MOST_LETTERS = 8; // left of the axis
+const MOST_MISSING = 4.5; // steps, before a line is broken
 
 /**
  * @typedef {{
@@ -174,18 +175,14 @@ export class Chart {
     });
   }
 
-  /** A line that is broken where steps are missing. */
+  /** A line that is broken where several steps are missing; what stands alone is a dot. */
   line(series) {
-    let path = "";
-    let before = -Infinity;
     const half = this.data.step / 2;
-    for (const [at, value] of series.points) {
-      const gap = this.data.step && at - before > this.data.step * 1.5;
-      path += `${gap || !path ? "M" : "L"}${this.x(at + half).toFixed(1)} ${this.y(value).toFixed(1)}`;
-      if (gap || before === -Infinity) path += "h0.01"; // a single point can be seen
-      before = at;
-    }
-    return s("path.stroke", {class: series.tone, d: path});
+    const longest = this.data.step ? this.data.step * MOST_MISSING : Infinity;
+    const isApart = (place) => !(Math.abs(series.points[place + 1]?.[0] - series.points[place][0]) <= longest);
+    const path = series.points.map(([at, value], place) => `${place && !isApart(place - 1) ? "L" : "M"}${this.x(at + half).toFixed(1)} ${this.y(value).toFixed(1)}`);
+    const alone = series.points.filter((_, place) => isApart(place) && (!place || isApart(place - 1)));
+    return [s("path.stroke", {class: series.tone, d: path.join("")}), alone.map(([at, value]) => s("circle.fill", {class: series.tone, cx: this.x(at + half), cy: this.y(value), r: 2}))];
   }
 
   dots(series) {
