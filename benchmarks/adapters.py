@@ -148,7 +148,7 @@ def main(is_quick: bool) -> None:
             )
             sets.append(adapter_set([Adapter(name, str(made), 1.0)]))
         model = loaded(path)
-        compare(model, *sets, turns=1 if is_quick else 7, tokens=24 if is_quick else 64)
+        compare(model, *sets, turns=1 if is_quick else 7, tokens=12 if is_quick else 64)
         model.free()
 
 

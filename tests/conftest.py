@@ -16,6 +16,7 @@ from support.cpus import keep_to_own_cpus
 from support.gateway import RunningGateway, running_gateway
 from support.models import CHAT_TEMPLATE, slow_model, smollm2, tiny_model
 from support.projector import END, START, tiny_projector
+from support.reranker import tiny_reranker
 
 # What a shell without job control starts in the background ignores Ctrl-C; so would all that the tests start.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -39,7 +40,7 @@ def pytest_configure(config: pytest.Config) -> None:
 def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningGateway]:
     """A gateway before a node with SmolLM2 as `smollm2`, and models of random weights.
 
-    These are `tiny`, `slow`, and `seeing`, which reads pictures.
+    These are `tiny`, `slow`, `seeing`, which reads pictures, and `ranker`, which ranks documents.
     """
     directory = tmp_path_factory.mktemp("gateway")
     models = directory / "models"
@@ -49,5 +50,6 @@ def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningGateway
     slow_model(models / "slow.gguf")
     tiny_model(models / "seeing.gguf", control=[START, END], chat_template=CHAT_TEMPLATE)
     tiny_projector(models / "mmproj-seeing.gguf")
+    tiny_reranker(models / "ranker.gguf")
     with running_gateway(models, directory / "data") as running:
         yield running

@@ -59,6 +59,10 @@ class FakeRouter:
         self.ended: list[str] = []
         self.is_elsewhere = False
 
+    def resolve(self, action: Any, request: msgspec.Struct) -> msgspec.Struct:
+        del action
+        return request
+
     async def route(self, action: Any, request: msgspec.Struct, message: Message) -> bool:
         del request, message
         self.routed.append(action.name)

@@ -7,9 +7,10 @@ from datetime import UTC, datetime
 import pytest
 
 from suite.cli.events import details
+from suite.messages.benchmarks import NumberedQuestion, Question
 from suite.messages.decisions import Candidate, Decision
 from suite.messages.envelope import Recorded
-from suite.messages.events import Event, InstanceLoadStarted, Loser, PredictionMade
+from suite.messages.events import BenchmarkStarted, Event, InstanceLoadStarted, Loser, PredictionMade
 
 DECISION = Decision(
     need_bytes=2,
@@ -49,6 +50,23 @@ DECISION = Decision(
             ),
             "node=box1 prediction_id=p chance=0.5 estimate=0.5 horizon_seconds=60.0 saves_seconds=1.0 "
             "costs_seconds=0.5 bytes=2",
+        ),
+        (
+            BenchmarkStarted(
+                benchmark_id="b",
+                model_id="tiny",
+                node="box1",
+                content="abc",
+                settings_key="key",
+                cycle_id="w48",
+                streams=(1, 4),
+                rounds=5,
+                prompt_tokens=256,
+                answer_tokens=64,
+                questions=(NumberedQuestion(line=1, question=Question(prompt="x", exact="y")),),
+            ),
+            "model_id=tiny node=box1 content=abc settings_key=key cycle_id=w48 streams=1,4 rounds=5 "
+            "prompt_tokens=256 answer_tokens=64",
         ),
     ],
 )

@@ -45,6 +45,8 @@ COMMANDS = (
     "summary latency_ms",
     "evaluations",
     "compare",
+    f"bench {SMOL}",
+    "benchmarks",
     "errors",
     "errors --grouped",
     "usage --by model --by day",

@@ -24,6 +24,7 @@ from suite.errors import (
     RequestTimeout,
     Unavailable,
 )
+from suite.messages.actions.benchmark import RunBenchmarkReply
 from suite.messages.subjects import Subjects
 from suite.node.fleet.peers import LOST_SECONDS
 from support.command import Command
@@ -313,6 +314,43 @@ async def test_models_are_chosen_and_loaded_in_advance_over_the_fleet(three: Fle
         assert {selected.model_id, *selected.others} == {*wanted, "odd", "shared"}
         assert set(selected.others[:2]) == {"of-box2", "of-box3"}
     await unloaded(three.client, *wanted)
+
+
+async def test_a_benchmark_is_run_once_whichever_nodes_are_asked_for_it(three: Fleet) -> None:
+    """Its node is the one that was first; the others wait for it, and any of them can cancel it."""
+    question = '{"prompt": "Who?", "judge": "It is a name.", "max_tokens": 2}'
+    replies: list[RunBenchmarkReply] = []
+
+    async def ask(name: str) -> None:
+        client = three.client.on_node(name)
+        replies.append(
+            await client.run_benchmark(
+                "shared",
+                benchmark_id="once",
+                set_jsonl=question,
+                judge="shared",
+                streams=(2,),
+                rounds=2,
+                prompt_tokens=8,
+                answer_tokens=4,
+            )
+        )
+
+    async with anyio.create_task_group() as tasks:
+        for name in NODES:
+            tasks.start_soon(ask, name)
+    assert {each.runs_on for each in replies} == {replies[0].runs_on}
+    assert [each.result for each in replies] == [replies[0].result] * 3
+    facts = [each.data.fact async for each in three.client.events("benchmark.once")]
+    assert (facts.count("started"), facts.count("finished")) == (1, 1)
+    evaluations = await three.client.get_model_evaluation_scores(model_name="shared", min_seq=replies[0].seq)
+    assert [each.evaluation_id for each in evaluations.evaluations] == ["once"]
+
+    long = await three.client.on_node("box1").run_benchmark("of-box1", rounds=100, wait=False)
+    assert long.runs_on == "box1"
+    cancelled = await three.client.on_node("box2").cancel_benchmark(long.benchmark_id)
+    assert cancelled.state == "cancelled"
+    await unloaded(three.client, "shared", "of-box1")
 
 
 async def test_pins_are_ended_wherever_they_are(three: Fleet) -> None:

@@ -253,9 +253,24 @@ def test_a_model_that_cannot_rank_says_so(gateway: RunningGateway) -> None:
     assert (refused.status, refused.error["code"]) == (400, "cannot_rerank")
 
 
+def test_documents_are_ranked(gateway: RunningGateway) -> None:
+    documents = ["a stone", {"text": "the sea"}, "a tree has leaves"]
+    asked = {"model": "ranker", "query": "the shore of the sea", "documents": documents}
+    answer = gateway.post("/v1/rerank", {**asked, "return_documents": True}).document
+    scores = [each["relevance_score"] for each in answer["results"]]
+    assert scores == sorted(scores, reverse=True) and all(0 <= score <= 1 for score in scores)
+    texts = {each["index"]: each["document"]["text"] for each in answer["results"]}
+    assert texts == {0: "a stone", 1: "the sea", 2: "a tree has leaves"}
+    (best,) = gateway.post("/v1/rerank", {**asked, "top_n": 1}).document["results"]
+    assert best["index"] == answer["results"][0]["index"] and "document" not in best
+    assert answer["usage"]["prompt_tokens"] > 0
+    refused = gateway.post("/v1/chat/completions", chat(model="ranker"))
+    assert (refused.status, refused.error["code"]) == (400, "cannot_generate")
+
+
 def test_models_are_listed_and_shown(gateway: RunningGateway) -> None:
     models = {each["id"]: each for each in gateway.get("/v1/models").document["data"]}
-    assert models.keys() == {"smollm2", "tiny", "slow", "seeing"}
+    assert models.keys() == {"smollm2", "tiny", "slow", "seeing", "ranker"}
     shown = gateway.get("/v1/models/tiny").document
     assert (shown["id"], shown["object"], shown["context_length"]) == ("tiny", "model", 512)
     unknown = gateway.get("/v1/models/nothing")

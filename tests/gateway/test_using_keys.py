@@ -327,3 +327,14 @@ def test_pages_of_other_origins_may_ask_if_they_were_allowed(place: Place) -> No
             assert told in broken.error["message"]
         large = gateway.post("/v1/chat/completions", b"{" + b" " * 11_000_000)
         assert (large.status, place.code(large)) == (413, "too_large")
+
+
+def test_a_key_is_for_what_an_alias_of_the_log_stands_for_at_the_moment(place: Place) -> None:
+    secret = place.create("mover", "--model", "tiny")
+    place.document("alias", "moving", "tiny")
+    assert place.chat(secret, model="moving").status == 200
+    (listed,) = [each for each in place.models(secret).document["data"] if each["id"] == "tiny"]
+    assert "moving" in listed["aliases"]
+    place.document("alias", "moving", "other")
+    assert place.code(place.chat(secret, model="moving")) == "key_not_permitted"
+    place.document("alias", "moving", "--remove")

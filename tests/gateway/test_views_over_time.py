@@ -1,91 +1,144 @@
-"""The views over time before a real node: what happened is told by the actions, and shown by the page."""
+"""The views over time before a real node whose log has a day: told by the actions, and shown by the page."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
+from anyio.from_thread import BlockingPortal, start_blocking_portal
 
-import suite
+from suite.bus.embedded import EmbeddedServer
+from suite.client import Client
 from suite.errors import InvalidRequest
+from suite.identity import utc_now
+from suite.messages.actions.replay import ReplayHistoryReply
+from support.a_day import MODELS, write_a_day
 from support.browser import Browser, Page, Theme, running_browser
-from support.gateway import RunningGateway
+from support.fleet import Fleet
+from support.gateway import RunningGateway, gateway_for
+from support.models import tiny_model
+from support.nats import mirrored_nats, operator_of
 
 pytestmark = pytest.mark.timeout(180)  # with the time of the fixtures
 
 SCREENS = Path(__file__).parents[2] / "docs" / "screens"
 
 
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with running_browser() as running:
-        yield running
+class Place(NamedTuple):
+    """A node, a gateway before it, and a browser."""
+
+    portal: BlockingPortal
+    client: Client
+    gateway: RunningGateway
+    browser: Browser
+
+    def ask(self, action: str, **fields: object) -> Any:
+        """What the page gets for a look-up."""
+        answer = self.gateway.post(f"/ui/ask/{action}", fields)
+        assert answer.status == 200, answer.body
+        return answer.document
 
 
 @pytest.fixture(scope="module")
-def used(gateway: RunningGateway) -> RunningGateway:
-    """A gateway before a node where something has happened."""
-    for _ in range(3):
-        completion = {"model": "tiny", "prompt": "Once upon a time", "max_tokens": 4}
-        assert gateway.post("/v1/completions", completion).status == 200
-    return gateway
+def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
+    directory = tmp_path_factory.mktemp("over_time")
+    (directory / "models").mkdir()
+    tiny_model(directory / "models" / "tiny.gguf")
+    with (
+        start_blocking_portal() as portal,
+        portal.wrap_async_context_manager(node_with_a_day(directory)) as found,
+        gateway_for(directory, environment(found.server)) as gateway,
+        running_browser() as browser,
+    ):
+        for _ in range(3):
+            portal.call(found.client.generate_text, "tiny", "Once upon a time")
+        yield Place(portal, found.client, gateway, browser)
 
 
-def asked(gateway: RunningGateway, action: str, **fields: object) -> Any:
-    answer = gateway.post(f"/ui/ask/{action}", fields)
-    assert answer.status == 200, answer.body
-    return answer.document
+@asynccontextmanager
+async def node_with_a_day(directory: Path) -> AsyncIterator[Fleet]:
+    async with mirrored_nats(directory, is_shared=True) as server:
+        await write_a_day(server, utc_now())
+        async with operator_of(server) as client:
+            found = Fleet(server, client, directory)
+            async with found.node("box1", directory / "models"):
+                yield found
+
+
+def environment(server: EmbeddedServer) -> dict[str, str]:
+    """Of a gateway that uses this NATS."""
+    consumer, operator = server.consumer, server.operator
+    return {
+        "SUITE_NATS_URL": server.access.url,
+        "SUITE_NATS_USER": operator.user or "",
+        "SUITE_NATS_PASSWORD": operator.password or "",
+        "SUITE_NATS_INBOX_PREFIX": operator.inbox_prefix,
+        "SUITE_NATS_READER_USER": consumer.user or "",
+        "SUITE_NATS_READER_PASSWORD": consumer.password or "",
+    }
 
 
 # --- the actions ------------------------------------------------------------------------------------------
 
 
-def test_requests_and_the_model_that_served_them_are_told(used: RunningGateway) -> None:
-    reply = asked(used, "get_request_statistics", model_id="tiny")
-    assert reply["total"]["requests"] >= 3
-    assert reply["total"]["completion_tokens"] >= 3
-    assert 0 < reply["total"]["first_token"]["p50_ms"] <= reply["total"]["total"]["p99_ms"]
-    assert "tiny" in [each["model_id"] for each in asked(used, "get_request_statistics")["models"]]
-    lanes = {each["model_id"]: each for each in asked(used, "get_residency_timeline")["lanes"]}
+def test_requests_and_the_models_that_served_them_are_told(place: Place) -> None:
+    total = place.ask("get_request_statistics")["total"]
+    assert total["requests"] >= 900
+    assert total["refused"] == 12
+    assert 0 < total["first_token"]["p50_ms"] < total["total"]["p99_ms"]
+    own = place.ask("get_request_statistics", model_id="tiny")["total"]
+    assert (own["requests"], own["cold_starts"]) == (3, 1)
+
+
+def test_a_stay_leads_to_what_decided_it(place: Place) -> None:
+    lanes = {each["model_id"]: each for each in place.ask("get_residency_timeline")["lanes"]}
+    assert set(lanes) == {*MODELS, "tiny"}
     stay = lanes["tiny"]["stays"][-1]
     assert stay["ready_at"] is not None
-    explained = asked(used, "explain", seq=stay["begun_seq"])
+    explained = place.ask("explain", seq=stay["begun_seq"])
     assert "began to load" in explained["events"][0]["sentences"][0]
 
 
-async def test_evaluations_and_metrics_are_told_over_time(used: RunningGateway) -> None:
-    async with suite.connect(data_dir=used.data_dir) as client:
-        for number in range(3):
-            await client.log_performance_metric("over-time", "score", float(number))
-            logged = await client.log_model_evaluation("rated", f"cycle-{number}", 0.9, accuracy=0.8)
-        (model,) = (await client.get_model_quality(["rated"], min_seq=logged.seq)).models
-        series = await client.get_metric_series("score", "over-time", min_seq=logged.seq)
-        known = await client.list_metrics(min_seq=logged.seq)
-    assert [point.accuracy for point in model.evaluations] == [0.8] * 3
-    assert model.trust == model.trust_points[-1].trust
-    assert sum(point.count for each in series.agents for point in each.points) == 3
-    assert "score" in [each.metric_name for each in known.metrics]
+def test_bets_are_told_with_their_calibration(place: Place) -> None:
+    reply = place.ask("get_bet_statistics", since=0)
+    assert reply["total"]["made"] == 70
+    assert reply["total"]["hits"] + reply["total"]["wastes"] == 70
+    assert reply["calibration"]["brier"] < reply["calibration"]["brier_of_base_rate"]
+    assert len(place.ask("get_bets", limit=30)["bets"]) == 30
 
 
-async def test_the_log_is_replayed_in_a_process_of_its_own(used: RunningGateway) -> None:
-    async with suite.connect(data_dir=used.data_dir) as client:
-        reply = await client.replay_history(memory_gb=[1.0, 8.0], requests=100)
-        with pytest.raises(InvalidRequest, match="has room for none"):
-            await client.replay_history(memory_gb=[1e-6])
-    assert reply.requests >= 3
-    assert {each.memory_gb for each in reply.outcomes} == {1.0, 8.0}
+def test_evaluations_and_metrics_are_told_over_time(place: Place) -> None:
+    (model,) = place.ask("get_model_quality", model_names=[MODELS[0]])["models"]
+    assert len(model["evaluations"]) == 24
+    assert model["trust"] == pytest.approx(model["trust_points"][-1]["trust"])
+    series = place.ask("get_metric_series", metric_name="answer_seconds")
+    assert [each["agent_name"] for each in series["agents"]] == ["coder", "planner", "reviewer"]
+    assert place.ask("list_metrics")["metrics"][0]["metric_name"] == "answer_seconds"
+
+
+def test_the_log_is_replayed_in_a_process_of_its_own(place: Place) -> None:
+    async def replay(*memory_gb: float) -> ReplayHistoryReply:
+        return await place.client.replay_history(memory_gb=memory_gb, requests=200)
+
+    reply = place.portal.call(replay, 4.0, 8.0)
+    assert reply.requests == 200
+    assert {each.memory_gb for each in reply.outcomes} == {4.0, 8.0}
     assert any(each.knows_future for each in reply.outcomes)
     assert reply.advice.sentences[0].startswith("recommended: ")
-    assert used.post("/ui/ask/replay_history", {}).error["code"] == "unknown_path"
+    with pytest.raises(InvalidRequest, match="has room for none"):
+        place.portal.call(replay, 1e-6)
+    assert place.gateway.post("/ui/ask/replay_history", {}).error["code"] == "unknown_path"
 
 
-def test_bad_windows_are_refused(used: RunningGateway) -> None:
+def test_bad_windows_are_refused(place: Place) -> None:
     for action in ("get_request_statistics", "get_residency_timeline", "get_bet_statistics"):
         for fields in ({"since": "yesterday"}, {"since": 2, "until": 1}, {"since": 1e300}):
-            assert used.post(f"/ui/ask/{action}", fields).error["code"] == "invalid_request", (action, fields)
+            refused = place.gateway.post(f"/ui/ask/{action}", fields)
+            assert refused.error["code"] == "invalid_request", (action, fields)
 
 
 # --- the page ---------------------------------------------------------------------------------------------
@@ -100,50 +153,50 @@ def shown(page: Page, title: str) -> None:
 @pytest.mark.parametrize("theme", ["light", "dark"])
 @pytest.mark.parametrize(
     ("title", "part"),
-    [("Time", ".timeline .stay"), ("Bets", ".replay form"), ("Quality", ".compared .rows > .row")],
+    [("Time", ".timeline .stay"), ("Bets", ".bets .rows > .row"), ("Quality", ".compared .rows > .row")],
 )
 def test_each_view_shows_what_there_is_and_axe_finds_nothing_serious(
-    used: RunningGateway, browser: Browser, title: str, part: str, theme: Theme
+    place: Place, title: str, part: str, theme: Theme
 ) -> None:
-    with browser.page(f"{used.url}/ui#/{title.lower()}?span=1h", theme=theme, size=(1440, 1000)) as page:
+    url = f"{place.gateway.url}/ui#/{title.lower()}?span=24h"
+    with place.browser.page(url, theme=theme, size=(1440, 1000)) as page:
         shown(page, title)
         page.wait(part)
         assert page.count(".notice.bad") == 0
         assert page.serious_findings() == []
         assert page.problems == []
-        assert set(page.hosts) <= {f"{used.host}:{used.port}", used.host}
+        assert set(page.hosts) == {f"{place.gateway.host}:{place.gateway.port}"}
         if os.environ.get("WRITE_SCREENS"):
             page.screenshot(SCREENS / f"{title.lower()}-{theme}.png")
 
 
-def test_a_stay_is_read_and_explained_by_keyboard_alone(used: RunningGateway, browser: Browser) -> None:
-    with browser.page(f"{used.url}/ui#/time?span=1h&model=tiny") as page:
+def test_a_stay_is_read_and_explained_by_keyboard_alone(place: Place) -> None:
+    with place.browser.page(f"{place.gateway.url}/ui#/time?span=24h&model=tiny") as page:
         shown(page, "Time")
         page.evaluate("document.querySelector('.timeline .stay').focus()")
         page.wait('.tip:has-text("Load begun")')
-        page.wait('.tip:has-text("on test")')
+        page.wait('.tip:has-text("on box1")')
         page.press("Enter")
         page.wait('nav a[aria-current]:text-is("Why")')
         page.wait('.sentences:has-text("tiny")')
 
 
-def test_a_chart_is_read_with_the_arrows_and_a_span_is_chosen(used: RunningGateway, browser: Browser) -> None:
-    with browser.page(f"{used.url}/ui#/time") as page:
+def test_a_chart_is_read_with_the_arrows_and_a_span_is_chosen(place: Place) -> None:
+    with place.browser.page(f"{place.gateway.url}/ui#/time") as page:
         shown(page, "Time")
-        page.click('role=button[name="1 hour"]')
-        page.wait('role=button[name="1 hour"][pressed]')
+        page.click('role=button[name="6 hours"]')
+        page.wait('role=button[name="6 hours"][pressed]')
         shown(page, "Time")
         page.evaluate("document.querySelector('.charted .chart').focus()")
         page.press("ArrowRight")
         page.wait('.charted .reading:has-text("served")')
 
 
-def test_a_replay_is_begun_by_click_and_says_what_would_have_been_best(
-    used: RunningGateway, browser: Browser
-) -> None:
-    with browser.page(f"{used.url}/ui#/bets") as page:
+def test_a_replay_is_begun_by_click_and_says_what_would_have_been_best(place: Place) -> None:
+    with place.browser.page(f"{place.gateway.url}/ui#/bets") as page:
         shown(page, "Bets")
-        page.fill("#replay-memory", "1, 8")
+        page.fill("#replay-memory", "4, 8")
+        page.fill("#replay-requests", "200")
         page.click('role=button[name="Replay"]')
         page.wait('.replay .sentences:has-text("Recommended")')
         assert page.count(".replay table") == 2

@@ -19,9 +19,10 @@ from nats.aio.client import Client as RawClient
 from suite.bus.connection import Connection
 from suite.bus.embedded import EmbeddedServer
 from suite.bus.jetstream import JetStream, Refused
-from suite.errors import AccessDenied
+from suite.errors import AccessDenied, Unavailable
 from suite.identity import new_id, utc_now
 from suite.log import Log, mirror
+from suite.log import reader as log_reader
 from suite.log.mirror import keep_mirror
 from suite.log.reader import Reader
 from suite.messages.actor import NatsAccess
@@ -84,6 +85,13 @@ async def test_readers_see_the_log_as_it_is_and_cannot_append(tmp_path: Path) ->
                 with pytest.raises(AccessDenied):
                     await connection.request(f"$JS.API.{verb}", b"", timeout=5)
         assert [event.seq async for event in log.read()] == [1, 2]
+
+
+async def test_a_mirror_that_is_not_there_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(log_reader, "PATIENCE_SECONDS", 0.1)
+    async with EmbeddedServer.start(tmp_path / "nats") as server, reading(server.consumer) as reader:
+        with pytest.raises(Unavailable, match="its mirror for readers is not there"):
+            await reader.extent()
 
 
 async def test_the_mirror_comes_back_whatever_becomes_of_it_the_server_or_the_log(tmp_path: Path) -> None:

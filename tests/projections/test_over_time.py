@@ -308,7 +308,7 @@ async def timeline_of(
 async def test_a_stay_says_by_whom_and_why_it_ended() -> None:
     reply = await timeline_of(
         [
-            started("a", "1"),
+            started("a", "1", version=3),
             loaded("a", "1"),
             started("b", "2", evicting=("a",)),
             unloaded("a", "1", reason="evicted", evicted_for="b", decision_seq=3),
@@ -325,7 +325,7 @@ async def test_a_stay_says_by_whom_and_why_it_ended() -> None:
     told = {lane.model_id: lane.stays[0] for lane in reply.lanes}
     assert [lane.lane_node for lane in reply.lanes] == ["box1"] * 4 + ["box2"]
     assert (told["a"].end, told["a"].end_detail, told["a"].ended_seq) == ("evicted", "b", 4)
-    assert (told["a"].bytes, told["a"].resident_seconds) == (900, 120.0)
+    assert (told["a"].bytes, told["a"].resident_seconds, told["a"].version) == (900, 120.0, 3)
     assert told["b"].end == "crashed"
     assert "9" in told["b"].end_detail
     assert (told["c"].end, told["c"].end_detail, told["c"].ready_at) == ("failed", "load_failed", None)

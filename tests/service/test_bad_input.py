@@ -48,6 +48,25 @@ REFUSED: dict[str, tuple[str, bytes, str, str]] = {
         "unsupported_content",
         "messages[0].content[1]",
     ),
+    "a picture from elsewhere": (
+        "generate_text",
+        b'{"model_id": "tiny", "messages": [{"role": "user", "content": [{"type": "image_url", '
+        b'"image_url": "http://169.254.169.254/"}]}]}',
+        "invalid_picture",
+        "messages[0].content[0]",
+    ),
+    "a picture part without its picture": (
+        "generate_text",
+        b'{"model_id": "tiny", "messages": [{"role": "user", "content": [{"type": "image"}]}]}',
+        "invalid_request",
+        "messages[0].content[0]",
+    ),
+    "pictures that are asked for at no inbox": (
+        "generate_text",
+        msgspec.json.encode({**ASK, "attachments": "suite.actor.box1.stop"}),
+        "invalid_request",
+        "attachments",
+    ),
     "a text part without its text": (
         "generate_text",
         b'{"model_id": "tiny", "messages": [{"role": "user", "content": [{"type": "text"}]}]}',

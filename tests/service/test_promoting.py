@@ -34,6 +34,7 @@ from suite.errors import (
 from suite.messages.actions.versions import AliasInfo, VersionInfo
 from suite.messages.events import Generated, Promoted, TakenBack
 from suite.messages.promotion import Gates, ScoreGate, TakeBackReason
+from support.adapters import adapter
 from support.lasting import lasting
 from support.models import tiny_model
 from support.recurrent import tiny_mamba
@@ -51,6 +52,8 @@ slots = 2
 context_length = 8000000
 [models.old]
 aliases = ["nick"]
+[models.pirate]
+base = "old"
 """
 GATES = Gates(evaluations=3, accuracy=ScoreGate(not_worse_by=0.05))
 
@@ -146,6 +149,7 @@ async def service(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Ser
     broken = (models / "new.gguf").read_bytes().replace(b"blk.1.ffn_up.weight", b"blk.1.ffn_xx.weight")
     (models / "broken.gguf").write_bytes(broken)
     tiny_mamba(models / "mamba.gguf")
+    adapter(models / "pirate.gguf", models / "old.gguf")
     async with lasting(running(directory)) as found:
         for name in ("old", "new", "next", "changing", "huge", "broken", "mamba"):
             await found.version(name, 1)
@@ -183,6 +187,16 @@ async def test_an_alias_stands_for_a_version_or_follows_a_model(service: Service
     await client.set_alias("mine", None)
     with pytest.raises(ModelNotFound):
         await service.ask("mine")
+
+
+async def test_an_alias_may_stand_for_a_model_with_adapters(service: Service) -> None:
+    client = service.client
+    assert (await client.set_alias("captain", "pirate")).model_id == "pirate"
+    spoken = await client.generate_text("captain", "Hello", max_tokens=8, temperature=0)
+    assert spoken.text == (await client.generate_text("pirate", "Hello", max_tokens=8, temperature=0)).text
+    with pytest.raises(VersionNotFound, match="has no versions of its own"):
+        await client.promote_alias("captain", "pirate")
+    await client.set_alias("captain", None)
 
 
 async def test_evaluations_hang_on_the_version(service: Service) -> None:

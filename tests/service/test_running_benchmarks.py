@@ -101,7 +101,7 @@ async def test_the_result_is_an_evaluation_with_intervals_that_compare_shows(dat
             await client.get_model_evaluation_scores(model_name="tiny", min_seq=reply.seq)
         ).evaluations
         assert evaluation.evaluation_id == reply.evaluation_id
-        assert (evaluation.accuracy, evaluation.trust_score) == (0.5, 0.5)
+        assert (evaluation.accuracy, evaluation.trust_score, evaluation.version) == (0.5, 0.5, 1)
         stored = json.loads(evaluation.comparison_data or "")["result"]
         assert msgspec.convert(stored, BenchmarkResult) == result
         (compared,) = (await client.compare_models(["tiny"], min_seq=reply.seq)).models

@@ -9,6 +9,7 @@ import anyio
 import msgspec
 from msgspec.structs import fields
 
+from suite.messages.actions.benchmark import BenchmarkInfo, GetBenchmarksReply, RunBenchmarkReply
 from suite.messages.actions.evaluation import (
     CompareModelsReply,
     GetModelEvaluationScoresReply,
@@ -54,6 +55,15 @@ from suite.messages.actions.status import (
     QuarantineInfo,
 )
 from suite.messages.actions.usage import UsageCount, UsageReply
+from suite.messages.benchmarks import (
+    BenchmarkResult,
+    BrokenLine,
+    LoadSample,
+    Mean,
+    Quality,
+    Share,
+    Speed,
+)
 from suite.messages.signals import Chunk, Heartbeat, Progress
 from support.responder import Call, Handler
 
@@ -68,6 +78,33 @@ DASHED = "-begins-with-a-dash"
 SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 FIRST_ID = "01a22381-122f-7148-a119-a9f8a0dc49cd"
 SECOND_ID = "01a22381-1a10-73a7-841f-5038f2183733"
+
+BENCHMARK = BenchmarkResult(
+    load=LoadSample(load_ms=1494.691, resident_bytes=1 << 28),
+    prompt_tokens=256,
+    answer_tokens=64,
+    speed=tuple(
+        Speed(
+            streams=streams,
+            first_token_ms=Mean(mean=streams * 210.0, low=streams * 200.0, high=streams * 220.0, samples=5),
+            latency_ms=Mean(mean=streams * 1000.0, low=None, high=None, samples=1),
+            prompt_tokens_per_second=Mean(mean=1234.5, low=1200.0, high=1269.0, samples=5),
+            tokens_per_second=Mean(mean=107.3 / streams, low=None, high=None, samples=1),
+            total_tokens_per_second=Mean(mean=99.5, low=97.25, high=101.75, samples=5),
+        )
+        for streams in (1, 8)
+    ),
+    quality=Quality(
+        set_sha256=SHA256,
+        accuracy=Share(share=0.7, low=0.3968, high=0.8922, samples=10),
+        passed=7,
+        failed=3,
+        unclear=2,
+        refused=1,
+        broken_lines=1,
+        latency_ms=None,
+    ),
+)
 
 _NOTHING: tuple[Any, ...] = (None, 0, 0.0, "", False, (), {})
 
@@ -368,6 +405,49 @@ ANSWERS: Mapping[str, msgspec.Struct] = {
         ),
         next_cursor=None,
     ),
+    "run_benchmark": RunBenchmarkReply(
+        benchmark_id=FIRST_ID,
+        model_id=SMOL,
+        state="finished",
+        runs_on="box1",
+        broken_lines=(BrokenLine(line=3, problem="JSON is malformed: invalid character (byte 4)"),),
+        evaluation_id=FIRST_ID,
+        result=BENCHMARK,
+        seq=98_765,
+    ),
+    "get_benchmarks": GetBenchmarksReply(
+        benchmarks=(
+            filled(
+                BenchmarkInfo,
+                benchmark_id=FIRST_ID,
+                model_id=SMOL,
+                runs_on="box1",
+                state="open",
+                started_at="2026-11-28T12:03:00Z",
+                done=7,
+                total=28,
+            ),
+            filled(
+                BenchmarkInfo,
+                benchmark_id=SECOND_ID,
+                model_id=UMLAUT,
+                runs_on="box1",
+                state="finished",
+                started_at="2026-11-28T12:01:00Z",
+                result=BENCHMARK,
+            ),
+            filled(
+                BenchmarkInfo,
+                benchmark_id="nightly",
+                model_id=SMOL,
+                runs_on="box2",
+                state="failed",
+                started_at="2026-11-28T12:00:00Z",
+                message="the model crashed 3 times",
+            ),
+        ),
+        next_cursor=None,
+    ),
     "compare_models": CompareModelsReply(
         models=(
             ModelComparison(
@@ -378,6 +458,8 @@ ANSWERS: Mapping[str, msgspec.Struct] = {
                 crashes=1,
                 scores=Scores(**_SCORES),
                 change=Scores(**_SCORES),
+                benchmark=BENCHMARK,
+                benchmark_node="box1",
             ),
             filled(ModelComparison, model_name=UMLAUT, cycle_id="2026-w48", scores=Scores(**_SCORES)),
         )

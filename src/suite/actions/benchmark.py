@@ -128,13 +128,15 @@ async def _wanted(
     node: Node, model: Model, request: RunBenchmarkRequest, questions: QuestionSet, call: Call
 ) -> BenchmarkStarted:
     prompt_tokens, answer_tokens = _lengths(model, request)
+    content = await node.catalogue.digest(model.model_id)
     needs_judge = any(each.question.judge is not None for each in questions.questions)
     return BenchmarkStarted(
         benchmark_id=request.benchmark_id or node.new_id(),
         model_id=model.model_id,
         node=node.name,
-        content=await node.catalogue.digest(model.model_id),
+        content=content,
         settings_key=model.settings_key,
+        version=await node.versions.settled_number(model, content),
         cycle_id=request.cycle_id or f"bench-{rfc3339(node.now())}",
         streams=tuple(dict.fromkeys(request.streams)),
         rounds=request.rounds,

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
-from typing import TYPE_CHECKING, Any, BinaryIO
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -30,14 +31,16 @@ def _numbers(_: click.Context, __: click.Parameter, value: str) -> tuple[int, ..
         raise click.BadParameter(f"{value!r} is no list of numbers such as 1,4,8") from None
 
 
-def _text(_: click.Context, __: click.Parameter, value: BinaryIO | None) -> str | None:
+def _read(path: Path | None) -> str | None:
     """Read a file of questions. Raises BadParameter."""
-    if value is None:
+    if path is None:
         return None
     try:
-        return value.read().decode()
+        return path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise click.BadParameter(f"{path} cannot be read: {error.strerror}", param_hint="'--set'") from None
     except UnicodeDecodeError as error:
-        raise click.BadParameter(f"{value.name} is not UTF-8 text: {error.reason}") from None
+        raise click.BadParameter(f"{path} is not UTF-8 text: {error.reason}", param_hint="'--set'") from None
 
 
 @click.command()
@@ -45,8 +48,7 @@ def _text(_: click.Context, __: click.Parameter, value: BinaryIO | None) -> str 
 @click.option(
     "--set",
     "questions",
-    type=click.File("rb"),
-    callback=_text,
+    type=click.Path(path_type=Path),
     metavar="FILE",
     help="Questions, a JSON object a line; see below.  [default: only the speed is measured]",
 )
@@ -80,7 +82,7 @@ def _text(_: click.Context, __: click.Parameter, value: BinaryIO | None) -> str 
 def bench(
     target: Target,
     model: str,
-    questions: str | None,
+    questions: Path | None,
     judge: str | None,
     streams: tuple[int, ...],
     rounds: int,
@@ -109,13 +111,14 @@ def bench(
     from suite.identity import new_id
 
     chosen = benchmark_id or new_id()
+    set_jsonl = _read(questions)
 
     async def work(client: Client, model_id: str) -> RunBenchmarkReply:
         judges = await known_ids(client, [] if judge is None else [judge])
         with _shown(model_id, target.as_json) as on_progress:
             return await client.run_benchmark(
                 model_id,
-                set_jsonl=questions,
+                set_jsonl=set_jsonl,
                 judge=next(iter(judges), None),
                 streams=streams,
                 rounds=rounds,
@@ -163,22 +166,26 @@ def _shown(model_id: str, as_json: bool) -> Iterator[Any]:
 
 
 def _show(reply: RunBenchmarkReply) -> None:
+    from suite.cli.output import folded, printable
+
     for each in reply.broken_lines:
-        click.echo(f"line {each.line} of the set is left out: {each.problem}", err=True)
+        click.echo(printable(f"line {each.line} of the set is left out: {each.problem}"), err=True)
     if reply.result is None:
-        click.echo(f"the benchmark {reply.benchmark_id} of {reply.model_id} is a job of {reply.runs_on}")
+        folded(
+            f"the benchmark {reply.benchmark_id} of {reply.model_id} is a job of {reply.runs_on}", indent=2
+        )
         return
     _show_result(reply.model_id, reply.runs_on, reply.result)
-    click.echo(f"evaluation {reply.evaluation_id} (event {reply.seq})")
+    folded(f"evaluation {reply.evaluation_id} (event {reply.seq})", indent=2)
 
 
 def _show_result(model_id: str, node: str, result: BenchmarkResult) -> None:
-    from suite.cli.output import duration, table
+    from suite.cli.output import duration, folded, table
     from suite.units import size
 
     if result.load is not None:
         loaded = f"loaded in {duration(result.load.load_ms)}, {size(result.load.resident_bytes)}"
-        click.echo(f"{model_id} on {node}: {loaded}")
+        folded(f"{model_id} on {node}: {loaded}", indent=2)
     if result.speed:
         table(
             ["streams>", "first token ms>", "prompt tokens/s>", "tokens/s each>", "tokens/s all>"],
@@ -186,7 +193,7 @@ def _show_result(model_id: str, node: str, result: BenchmarkResult) -> None:
             title=f"prompts of {result.prompt_tokens} tokens, answers of up to {result.answer_tokens}",
         )
     if result.quality is not None:
-        click.echo(_quality_line(result.quality))
+        folded(_quality_line(result.quality), indent=2)
 
 
 def _speed_row(speed: Speed) -> tuple[str, ...]:
@@ -218,16 +225,17 @@ def percent(value: Share | None) -> str:
 
 
 def _quality_line(quality: Quality) -> str:
-    judged = quality.passed + quality.failed
-    parts = [f"{quality.passed} of {judged} answers pass"]
+    from suite.explanation.words import counted
+
+    parts = [f"{quality.passed} of {counted(quality.passed + quality.failed, 'answer')} passed"]
     if quality.accuracy is not None:
         parts.append(percent(quality.accuracy))
     if quality.unclear:
-        parts.append(f"{quality.unclear} more that the judge did not judge")
+        parts.append(f"the judge was unclear about {quality.unclear} more")
     if quality.refused:
-        parts.append(f"{quality.refused} questions refused")
+        parts.append(f"{counted(quality.refused, 'question')} refused")
     if quality.broken_lines:
-        parts.append(f"{quality.broken_lines} broken lines")
+        parts.append(counted(quality.broken_lines, "broken line"))
     return ", ".join(parts)
 
 

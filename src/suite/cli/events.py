@@ -121,7 +121,7 @@ def details(event: Recorded) -> str:
             continue  # `suite explain --seq` tells it in sentences
         if isinstance(value, datetime):
             value = value.isoformat()  # noqa: PLW2901 - without a space, so that it is copied as one word
-        parts.append(f"{name}={','.join(value) if isinstance(value, tuple) else value}")
+        parts.append(f"{name}={','.join(map(str, value)) if isinstance(value, tuple) else value}")
     return " ".join(parts)
 
 

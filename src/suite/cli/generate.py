@@ -156,7 +156,7 @@ def generate(
         target,
         model,
         prompt,
-        chat=chat or bool(images) or None,
+        chat=True if images else chat,
         options={**options, "conversation_id": conversation},
         images=images,
     )

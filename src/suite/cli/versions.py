@@ -17,7 +17,13 @@ from suite.messages.promotion import Gates, TakeBackReason
 
 if TYPE_CHECKING:
     from suite.client import Client
-    from suite.messages.actions.versions import AliasInfo, PromotionInfo, SetAliasReply, VersionInfo
+    from suite.messages.actions.versions import (
+        AliasInfo,
+        ListVersionsReply,
+        PromotionInfo,
+        SetAliasReply,
+        VersionInfo,
+    )
     from suite.messages.promotion import Finding
 
 _UNUSED_DAYS = 30.0
@@ -57,13 +63,16 @@ def versions(target: Target, model: str | None, unused: bool, days: float) -> No
     """
     from suite.cli.output import json_line, table
 
-    async def work(client: Client) -> tuple[VersionInfo, ...]:
+    async def work(client: Client) -> ListVersionsReply:
         ask = partial(client.list_versions, unused=unused, unused_seconds=days * _DAY_SECONDS)
         if model is None:
-            return (await ask()).versions
-        return (await for_model(client, model, ask)).versions
+            return await ask()
+        return await for_model(client, model, ask)
 
-    found = target.run(work)
+    reply = target.run(work)
+    found = reply.versions
+    for warning in reply.warnings:
+        click.echo(f"warning: {warning}", err=True)
     if target.as_json:
         for each in found:
             json_line(each)

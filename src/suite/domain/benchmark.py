@@ -8,6 +8,7 @@ from statistics import fmean
 from typing import Final, TypeAlias
 
 import msgspec
+from msgspec import UNSET
 from msgspec.structs import replace
 
 from suite.domain.intervals import mean, share
@@ -177,6 +178,7 @@ def finish(
         accuracy=None if accuracy is None else accuracy.share,
         avg_latency_ms=_latency_ms(result),
         evaluation_timestamp=now,
+        version=started.version or UNSET,
         comparison_data=_encode(
             {
                 "benchmark_id": started.benchmark_id,

@@ -12,23 +12,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from functools import lru_cache
 from statistics import fmean, variance
-from typing import Final, Literal, NamedTuple, TypeAlias
+from typing import Literal, NamedTuple, TypeAlias
 
 import msgspec
 
 from suite.domain.aliases import Promotion
+from suite.domain.students_t import quantile
 from suite.errors import GatesContradict
 from suite.messages.promotion import Estimate, Finding, Gates, MetricName, Verdict
 
 Step: TypeAlias = Literal["stop", "load", "canary", "promote", "wait"]
 """What is done next about a promotion."""
-
-_STEPS: Final = 100
-"""Of the numerical integral, and at most of the search for a quantile."""
-_NORMAL_FROM: Final = 400.0
-"""With so many degrees of freedom the distribution is taken as it is with this number: it hardly changes."""
 
 
 class Sample(msgspec.Struct, frozen=True, kw_only=True):
@@ -190,7 +185,7 @@ def _margin(values: Sequence[float], confidence: float) -> float | None:
         return 0.0
     if len(values) < 2:
         return None
-    return _quantile(confidence, len(values) - 1.0) * math.sqrt(variance(values) / len(values))
+    return quantile(confidence, len(values) - 1.0) * math.sqrt(variance(values) / len(values))
 
 
 def _difference(new: Sequence[float], old: Sequence[float], confidence: float) -> _Interval | None:
@@ -206,35 +201,5 @@ def _difference(new: Sequence[float], old: Sequence[float], confidence: float) -
     if a + b == 0:
         return _Interval(difference, difference)
     freedom = (a + b) ** 2 / (a**2 / (len(new) - 1) + b**2 / (len(old) - 1))
-    margin = _quantile(confidence, freedom) * math.sqrt(a + b)
+    margin = quantile(confidence, freedom) * math.sqrt(a + b)
     return _Interval(difference - margin, difference + margin)
-
-
-# --- Student's t ------------------------------------------------------------------------------------------
-
-
-@lru_cache(maxsize=4096)
-def _quantile(confidence: float, freedom: float) -> float:
-    """The value below which Student's t lies with this confidence, above 0.5.
-
-    With t = sqrt(freedom) * tan(angle), its distribution is an integral of a power of the cosine.
-    """
-    freedom = min(freedom, _NORMAL_FROM)
-    scale = math.exp(math.lgamma((freedom + 1) / 2) - math.lgamma(freedom / 2)) / math.sqrt(math.pi)
-    low, high = 0.0, math.pi / 2
-    for _ in range(_STEPS):
-        angle = (low + high) / 2
-        if 0.5 + scale * _integral(freedom - 1, angle) < confidence:
-            low = angle
-        else:
-            high = angle
-        if high - low < 1e-10:
-            break
-    return math.sqrt(freedom) * math.tan(low)
-
-
-def _integral(power: float, end: float) -> float:
-    """Of cos(x) ** power from 0 to `end`, by Simpson's rule."""
-    step = end / _STEPS
-    values = [math.pow(math.cos(index * step), power) for index in range(_STEPS + 1)]
-    return step / 3 * (values[0] + values[-1] + 4 * sum(values[1:-1:2]) + 2 * sum(values[2:-1:2]))

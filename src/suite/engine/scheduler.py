@@ -282,10 +282,11 @@ class Scheduler:
 
     def _whose_turn(self, now: float) -> Sequence[Run]:
         """The running ones that the next batch may have."""
-        if not self.running:
+        ready = [run for run in self.running if not run.is_at_picture]
+        if not ready:
             return ()
-        key = self._turns.next((run.adapters.key for run in self.running), now)
-        return [run for run in self.running if run.adapters.key == key]
+        key = self._turns.next((run.adapters.key for run in ready), now)
+        return [run for run in ready if run.adapters.key == key]
 
     def next_picture(self) -> Run | None:
         """The first of the runs that have a picture to be decoded next."""
@@ -318,7 +319,7 @@ class Scheduler:
         urgency = {
             run: min(_rank(each) for each in (run, *followers.get(run, ())))
             for run in running
-            if not run.prefilled and not run.is_at_picture
+            if not run.prefilled
         }
         pieces: list[BatchShare] = []
         scored = self._scored_tokens

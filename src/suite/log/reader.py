@@ -241,10 +241,11 @@ def _policy(last_per_subject: bool) -> DeliverPolicy:
 class Patience:
     """Limits how long a reader retries while the log does not answer: for ever if it follows."""
 
-    def __init__(self, connection: Connection, *, follow: bool, seconds: float = PATIENCE_SECONDS) -> None:
+    def __init__(self, connection: Connection, *, follow: bool, seconds: float | None = None) -> None:
+        """`seconds`: how long it retries; by default `PATIENCE_SECONDS`."""
         self._connection = connection
         self._follow = follow
-        self._seconds = seconds
+        self._seconds = PATIENCE_SECONDS if seconds is None else seconds
         self._since = time.monotonic()
         self._pause = 0.0
         self._trouble: tuple[float, Exception] | None = None

@@ -650,6 +650,8 @@ class BenchmarkStarted(BenchmarkEvent, frozen=True, kw_only=True, omit_defaults=
     """The SHA-256 of the model's files: of another content the benchmark would be another one."""
     settings_key: str
     """The digest of the settings that the model is loaded with, as in ``load_started``."""
+    version: int = 0
+    """Which version of the model it is, by number; 0: not known yet."""
     cycle_id: str
     """Of the evaluation that comes out of it."""
     streams: tuple[int, ...]

@@ -174,17 +174,16 @@ class Aliases:
         if split(text) is not None and not self._names.is_model(text):
             version = self._names.present(self._names.find(text))
             return Target(version.model_id, version.number)
-        model_id = self._fleet.canonical(text)
-        if model_id not in self._fleet.inventory.model_ids and not self._names.is_model(model_id):
+        if not self._fleet.has(text) and not self._names.is_model(text):
             raise ModelNotFound(f"no model {text[:255]!r}: see the list of models (`suite models`)")
-        return Target(model_id)
+        return Target(self._fleet.meant(text))
 
     def _old(self, name: str) -> Target:
         """What serves under an alias now. Raises AliasNotFound."""
         alias = self._book.aliases.get(name)
         if alias is not None and alias.target is not None:
             return alias.target
-        model_id = self._fleet.canonical(name)
+        model_id = self._fleet.meant(name)
         if model_id == name:
             raise AliasNotFound(f"there is no alias {name[:255]!r}: make it with `suite alias NAME MODEL`")
         return Target(model_id)

@@ -308,6 +308,7 @@ async def served_node(
                     finally:
                         nats.address.withdraw()
                         node.fleet.take_work(False)
+                        node.benchmarks.stop()
                         supervisor.admission.close()
                     async with ending.draining(tasks, partial(_running_work, node, service)):
                         await node.fleet.stop()

@@ -11,7 +11,7 @@ import anyio
 from suite.catalogue import Catalogue, Model
 from suite.domain.aliases import Alias, Target, evolve
 from suite.domain.versions import AT, Version, Versions, split
-from suite.errors import ModelNotFound, SuiteError, VersionGone
+from suite.errors import ModelNotFound, SuiteError, VersionGone, VersionNotFound
 from suite.log import Log
 from suite.log.follower import Follower
 from suite.messages.envelope import Recorded
@@ -20,6 +20,8 @@ from suite.messages.events import AliasEvent, AliasSet, ModelQuarantined, ModelR
 logger = logging.getLogger("suite.versions")
 
 RETRY_SECONDS: Final = 2.0
+REGISTERED_SECONDS: Final = 2.0
+"""So soon after its digest is known the log knows a model, or something keeps it from that."""
 
 
 class VersionBook:
@@ -102,6 +104,13 @@ class VersionBook:
         content = sha256 or model.sha256
         return self.versions.number(model.model_id, content, model.version_settings)
 
+    async def settled_number(self, model: Model, sha256: str) -> int:
+        """The same, but for a model that has just come it waits until the log knows it; not for long."""
+        with anyio.move_on_after(REGISTERED_SECONDS):
+            while not self.number(model, sha256):
+                await self._news.wait()
+        return self.number(model, sha256)
+
     # --- the log ------------------------------------------------------------------------------------------
 
     async def _follow(self) -> None:
@@ -178,6 +187,11 @@ class Names:
             model_id = self._id_of(named.name)
             self._check_known(named.name, model_id)
             return self._book.versions.find(model_id, named.version)
+        if self._catalogue.variant(text) is not None:
+            raise VersionNotFound(
+                f"{text} is a model with adapters and has no versions of its own: `suite alias` has a name "
+                "stand for it"
+            )
         model_id = self._id_of(text)
         self._check_known(text, model_id)
         newest = self._book.versions.newest(model_id)
@@ -218,7 +232,8 @@ class Names:
 
     def is_model(self, name: str) -> bool:
         """Whether a name is the id of a model that some node has."""
-        return name in self._catalogue.models or self._book.versions.newest(name) > 0
+        catalogue = self._catalogue
+        return name in catalogue.models or name in catalogue.variants or self._book.versions.newest(name) > 0
 
     def _alive(self, target: Target) -> str:
         """What an alias stands for. With other settings its content goes on: it is what was chosen."""

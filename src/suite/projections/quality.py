@@ -36,7 +36,7 @@ async def evaluations_of(
     """The evaluations of a model."""
     rows = await db.execute_fetchall(
         "SELECT seq, evaluation_id, cycle_id, trust_score, accuracy, f1_score, avg_latency_ms, "
-        "evaluation_timestamp FROM model_evaluation_scores WHERE model_name = ? "
+        "evaluation_timestamp, version FROM model_evaluation_scores WHERE model_name = ? "
         "ORDER BY evaluation_timestamp, seq",
         (model_name,),
     )
@@ -45,7 +45,7 @@ async def evaluations_of(
     )
     begin, end = _bounds(since, until)
     points, changes = [], []
-    for seq, evaluation_id, cycle_id, trust_score, accuracy, f1_score, latency, at in rows:
+    for seq, evaluation_id, cycle_id, trust_score, accuracy, f1_score, latency, at, version in rows:
         changes.append(
             Change(
                 at=from_sql(at),
@@ -64,6 +64,7 @@ async def evaluations_of(
                     f1_score=f1_score,
                     avg_latency_ms=latency,
                     evaluation_timestamp=rfc3339(from_sql(at)),
+                    version=version,
                 )
             )
     return Evaluations(

@@ -56,6 +56,7 @@ class StayRow(msgspec.Struct, frozen=True, kw_only=True):
     instance_id: str
     purpose: Purpose
     content: str
+    version: int
     bytes: int
     begun_at: str
     ready_at: str | None = None
@@ -76,6 +77,7 @@ SCHEMA: Final = """
         instance_id TEXT NOT NULL,
         purpose TEXT NOT NULL,
         content TEXT NOT NULL,
+        version INTEGER NOT NULL,
         bytes INTEGER NOT NULL,
         begun_at TEXT NOT NULL,
         ready_at TEXT,
@@ -123,9 +125,7 @@ class _OpenStays:
     def _go_on(self, row: StayRow, recorded: Recorded, event: InstanceEvent) -> None:
         match event:
             case InstanceLoaded():
-                size = ready_bytes(event).total
-                content = event.content or row.content
-                self._put(replace(row, ready_at=to_sql(recorded.time), bytes=size, content=content))
+                self._put(_ready(row, recorded, event))
             case InstanceGrew():
                 self._put(replace(row, bytes=max(row.bytes, event.reserved_bytes)))
             case InstanceLoadFailed(code=LoadCancelled.code):
@@ -155,8 +155,19 @@ def _begun(recorded: Recorded, event: InstanceLoadStarted) -> StayRow:
         instance_id=event.instance_id,
         purpose="request" if event.decision is None else event.decision.purpose,
         content=event.content,
+        version=event.version,
         bytes=event.reserved_bytes,
         begun_at=to_sql(recorded.time),
+    )
+
+
+def _ready(row: StayRow, recorded: Recorded, event: InstanceLoaded) -> StayRow:
+    return replace(
+        row,
+        ready_at=to_sql(recorded.time),
+        bytes=ready_bytes(event).total,
+        content=event.content or row.content,
+        version=event.version or row.version,
     )
 
 
@@ -305,6 +316,7 @@ def _told(row: StayRow, span: _Span) -> Stay:
         end_detail=row.end_detail,
         bytes=row.bytes,
         content=row.content,
+        version=row.version,
         resident_seconds=round(resident.total_seconds(), 3),
     )
 
@@ -350,6 +362,7 @@ def _together(before: Stay, after: Stay) -> Stay:
         end_detail=after.end_detail,
         bytes=max(before.bytes, after.bytes),
         content=after.content,
+        version=after.version,
         stays=before.stays + 1,
         resident_seconds=round(before.resident_seconds + after.resident_seconds, 3),
     )

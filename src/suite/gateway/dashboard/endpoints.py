@@ -27,6 +27,7 @@ ASKED: Final[Mapping[str, float]] = dict.fromkeys(
     (
         "compare_models",
         "explain",
+        "get_benchmarks",
         "get_bet_statistics",
         "get_bets",
         "get_error_groups",
@@ -44,6 +45,7 @@ ASKED: Final[Mapping[str, float]] = dict.fromkeys(
         "health_check",
         "list_metrics",
         "list_models",
+        "list_versions",
         "predict_models",
         "summary",
         "usage",

@@ -163,6 +163,8 @@ class Stay(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """The memory that was reserved for it, or that it was measured to take if it was ready."""
     content: str = ""
     """The SHA-256 of its files; empty if it is not known."""
+    version: int = 0
+    """Which version of the model it was, by number; 0: not known."""
     stays: int = 1
     """How many stays this stands for. If more than one, it says of the last how it ended."""
     resident_seconds: float = 0.0
@@ -377,6 +379,8 @@ class EvaluationPoint(msgspec.Struct, frozen=True, kw_only=True):
     avg_latency_ms: float
     """0: not measured."""
     evaluation_timestamp: str
+    version: int | None = None
+    """Which version of the model was evaluated, by number. Null: not known."""
 
 
 class TrustPoint(msgspec.Struct, frozen=True, kw_only=True):

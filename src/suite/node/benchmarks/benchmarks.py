@@ -31,6 +31,7 @@ class Benchmarks:
         self._open: dict[str, None] = {}
         """In the order in which they were started."""
         self._news = anyio.Event()
+        self._scope = anyio.CancelScope()
 
     def require_room(self) -> None:
         """Check that one more may wait. Raises Overloaded."""
@@ -43,18 +44,23 @@ class Benchmarks:
         self._news.set()
 
     async def run(self, epoch: int) -> None:
-        """Run what the log has open, and what is added, until cancelled.
+        """Run what the log has open, and what is added, until cancelled or stopped.
 
         `epoch`: the start of this node; what was open before it is run too.
         """
-        await self._recall(epoch)
-        while True:
-            while self._open:
-                benchmark_id = next(iter(self._open))
-                await self._run(benchmark_id)
-                del self._open[benchmark_id]
-            self._news = anyio.Event()
-            await self._news.wait()
+        with self._scope:
+            await self._recall(epoch)
+            while True:
+                while self._open:
+                    benchmark_id = next(iter(self._open))
+                    await self._run(benchmark_id)
+                    del self._open[benchmark_id]
+                self._news = anyio.Event()
+                await self._news.wait()
+
+    def stop(self) -> None:
+        """Run no more: the node stops, and need not wait for what it will measure again."""
+        self._scope.cancel()
 
     async def _recall(self, epoch: int) -> None:
         """Find the benchmarks that an earlier process of this node had not finished."""
@@ -77,3 +83,6 @@ class Benchmarks:
             except SuiteError as error:
                 logger.warning("the benchmark %s waits: %s", benchmark_id, error.message)
                 await anyio.sleep(RETRY_SECONDS)
+            except Exception:  # whatever it was must not end the node
+                logger.exception("the benchmark %s is left to the next start of this node", benchmark_id)
+                return

@@ -172,6 +172,10 @@ class Fleet:
         """Whether this node or another one has a model."""
         return self.routing.has(id_or_alias)
 
+    def meant(self, id_or_alias: str) -> str:
+        """What a name stands for: the id of a model, or the name of one with adapters."""
+        return self.routing.meant(id_or_alias)
+
     async def ask_each(
         self,
         action: str,

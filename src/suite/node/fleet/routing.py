@@ -356,7 +356,7 @@ class Routing:
         views = self.views()
         if (version := self._names.version(asked)) is not None:
             others = views.keys() - set(self._names.nodes(version))
-            wanted = msgspec.structs.replace(wanted, excluded=excluded | others)
+            wanted = msgspec.structs.replace(wanted, excluded=wanted.excluded | others)
         return place(wanted, views, here=self._node)
 
     def _next_placement(
@@ -378,6 +378,12 @@ class Routing:
         if self._has(here):
             return here
         return self._peers.id_of(asked) or asked
+
+    def meant(self, id_or_alias: str) -> str:
+        """What a name stands for: the id of a model, or the name of one with adapters."""
+        if self._says_adapters(id_or_alias):
+            return self._catalogue.meant(id_or_alias)
+        return self.id_of(id_or_alias)
 
     def _share_key(self, request: msgspec.Struct, action: str) -> str:
         """By what it is decided whether a request belongs to a share: a conversation stays where it is."""
@@ -455,7 +461,7 @@ class Routing:
             return ""
         if (version := self._names.version(asked)) is not None:
             return version.name
-        return "" if self._says_adapters(asked) else model_id
+        return asked if self._says_adapters(asked) else model_id
 
     async def _again(self, sent: Sent, reason: SuiteError) -> None:
         """Have a request served elsewhere that another node has not served, for this reason."""

@@ -44,7 +44,7 @@ export class Chart {
       h("figcaption.head", {}, h("h2", {}, options.title), h("span.grow"), this.legend),
       h("div.plot", {}, this.svg, this.read),
     );
-    /** @type {{begin: number, end: number, step: number, series: Series[]}} */
+    /** @type {{begin: number, end: number, step: number, series: Series[], marks?: any[]}} */
     this.data = {begin: 0, end: 1, step: 0, series: []};
     this.place = -1;
     this.drag = null;
@@ -52,7 +52,10 @@ export class Chart {
     new ResizeObserver(() => this.draw()).observe(this.element);
   }
 
-  /** @param {{begin: number, end: number, step: number, series: Series[]}} data times in ms; step: of bars */
+  /**
+   * @param {{begin: number, end: number, step: number, series: Series[], marks?: {at: number, tone: string, text: string}[]}} data
+   *   times in ms; step: of bars; marks: moments to be told
+   */
   set(data) {
     this.data = data;
     this.times = [...new Set(data.series.flatMap((each) => each.points.map(([at]) => at)))].sort((a, b) => a - b);
@@ -88,9 +91,15 @@ export class Chart {
       this.data.series.some((each) => each.points.length) ? null : s("text.nothing", {x: width / 2, y: this.options.height / 2}, "Nothing in this time"),
       this.stacked(bars),
       others.map((each) => (each.kind === "dots" ? this.dots(each) : this.line(each))),
+      (this.data.marks ?? []).map((mark) => this.mark(mark)),
       this.chosen,
       this.cursor,
     );
+  }
+
+  mark({at, tone, text}) {
+    const x = this.x(at);
+    return [s("line.stroke.mark", {class: tone, x1: x, x2: x, y1: TOP, y2: this.options.height - BOTTOM}, s("title", {}, text)), s("text.marked", {x: x + 4, y: TOP + 9}, text)];
   }
 
   /** Finds the ends of the axis of values. */

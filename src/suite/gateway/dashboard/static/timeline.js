@@ -179,7 +179,7 @@ export class Timeline {
     fill(
       this.tip,
       h("b", {}, lane.model_id),
-      h("div.muted", {}, `on ${lane.lane_node}${stay.bytes ? `, ${bytes(stay.bytes)}` : ""}`),
+      h("div.muted", {}, `${stay.version ? `version ${stay.version} ` : ""}on ${lane.lane_node}${stay.bytes ? `, ${bytes(stay.bytes)}` : ""}`),
       facts(stay).map(([name, value]) => h("div", {}, `${name} `, h("b", {}, value))),
       why,
     );

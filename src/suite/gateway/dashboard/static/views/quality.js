@@ -29,14 +29,19 @@ export const view = {
     const models = new ModelList(context, (chosen) => go({models: JSON.stringify(chosen)}));
     const trust = new Chart({title: "Trust", format: score, most: 1, onSelect: zoom, height: 230});
     const scores = SCORES.map(([title, name, format]) => ({name, chart: new Chart({title: String(title), format: format ?? score, most: format ? undefined : 1, onSelect: zoom, height: 150, isPlain: true})}));
+    const versions = h("div.scroll");
+    const versionsPanel = h("section.panel", {hidden: true}, h("div.head", {}, h("h2", {}, "Versions of these models")), versions);
+    const benchmarks = h("div.scroll");
     const metrics = new Metrics(context, go, zoom);
-    const errors = h("div.scroll");
+    const errors = h("div.scroll.scroller", {tabindex: "0", "aria-label": "Errors, grouped", role: "region"});
     const trouble = h("div");
     fill(
       root,
       h("div.head", {}, h("h1", {}, "Quality"), rangePicker(params, go, "30d")),
       trouble,
       h("div.quality", {}, models.element, h("div.stack", {}, trust.element, h("div.charts.small", {}, scores.map((each) => each.chart.element)))),
+      versionsPanel,
+      h("section.panel", {}, h("div.head", {}, h("h2", {}, "Benchmarks"), h("span.muted", {}, "means, with what they are between in 95 of 100 cases")), benchmarks),
       metrics.element,
       h("section.panel", {}, h("div.head", {}, h("h2", {}, "Errors, grouped"), h("span.grow"), h("a", {href: context.link("log", {filter: "error"})}, "All errors in the log")), errors),
     );
@@ -44,13 +49,19 @@ export const view = {
       const {since, until} = rangeOf(params, "30d");
       busy(root, true);
       try {
-        const [compared, groups] = await Promise.all([context.ask("compare_models"), context.ask("get_error_groups", {since: since / 1000, until: until / 1000}), metrics.show(since, until)]);
+        const times = {since: since / 1000, until: until / 1000};
+        const [compared, groups, benched] = await Promise.all([context.ask("compare_models"), context.ask("get_error_groups", times), context.ask("get_benchmarks", {...times, limit: 50}), metrics.show(since, until)]);
+        fill(benchmarks, tableOfBenchmarks(benched.benchmarks));
         const chosen = chosenOf(params, compared.models);
         models.set(compared.models, chosen);
         fill(errors, tableOfErrors(groups.groups, context));
         const asked = {model_names: chosen, ...(since ? {since: since / 1000} : {}), until: until / 1000};
         const quality = chosen.length ? (await context.ask("get_model_quality", asked)).models : [];
-        setCharts(quality, since, until, trust, scores);
+        const lists = await Promise.all(chosen.map((name) => context.ask("list_versions", {model_name: name}).catch(() => ({versions: []}))));
+        const known = lists.map((each) => each.versions);
+        setCharts(quality, known, since, until, trust, scores);
+        versionsPanel.hidden = !known.flat().length;
+        fill(versions, tableOfVersions(known.flat()));
         fill(trouble);
       } finally {
         busy(root, false);
@@ -135,12 +146,13 @@ function change(value) {
   return h("span", {class: value > 0 ? "better" : "worse"}, `${value > 0 ? "▲" : "▼"} ${Math.abs(value).toFixed(2)}`);
 }
 
-function setCharts(models, since, until, trust, scores) {
+function setCharts(models, versions, since, until, trust, scores) {
   const times = models.flatMap((each) => [...each.trust_points.map((point) => point.at), ...each.evaluations.map((point) => point.evaluation_timestamp)]).map((at) => Date.parse(at));
   const begin = since || Math.min(until - 60_000, ...times);
   const range = {begin, end: until, step: 0};
   const inside = ([at]) => at >= begin && at <= until;
-  trust.set({...range, series: models.map((each, place) => ({name: each.model_name, kind: "line", tone: `series-${place + 1}`, points: trustLine(each, begin, until)}))});
+  const marks = versions.flatMap((of, place) => of.slice(1).map((each) => ({at: Date.parse(each.first_seen), tone: `series-${place + 1}`, text: `@${each.version}`})));
+  trust.set({...range, marks: marks.filter((each) => inside([each.at])), series: models.map((each, place) => ({name: each.model_name, kind: "line", tone: `series-${place + 1}`, points: trustLine(each, begin, until)}))});
   for (const {name, chart} of scores) {
     const series = models.map((each, place) => {
       const known = each.evaluations.filter((point) => point[name] !== null && !(name === "avg_latency_ms" && point[name] === 0));
@@ -157,6 +169,64 @@ function trustLine(model, begin, end) {
   const inside = points.filter(([at]) => at >= begin && at <= end);
   const last = inside.at(-1) ?? before;
   return [before && [begin, before[1]], ...inside, last && [end, last[1]]].filter(Boolean);
+}
+
+function tableOfVersions(versions) {
+  const head = ["Version", "Trust", "First seen", "Uses", "Last used", "Quantization", "Stands for it", "On"];
+  return h(
+    "table",
+    {},
+    h("thead", {}, h("tr", {}, head.map((name) => h(name === "Uses" || name === "Trust" ? "th.number" : "th", {scope: "col"}, name)))),
+    h("tbody", {}, versions.map((each) =>
+      h("tr", {}, [
+        h("th", {scope: "row"}, `${each.model_id}@${each.version}`),
+        h("td.number", {}, score(each.trust)),
+        h("td.nowrap", {title: moment(each.first_seen)}, ago(each.first_seen)),
+        h("td.number", {}, count(each.uses)),
+        h("td.nowrap", {}, each.last_used ? ago(each.last_used) : "never"),
+        h("td", {}, each.quantization),
+        h("td", {}, each.aliases.join(", ")),
+        h("td", {}, each.nodes.length ? each.nodes.join(", ") : h("span.muted", {}, "gone from disk")),
+      ]),
+    )),
+  );
+}
+
+// --- benchmarks ----------------------------------------------------------------------------------------------------
+
+function tableOfBenchmarks(benchmarks) {
+  if (!benchmarks.length) return empty("No benchmarks in this time", h("span", {}, "A model is measured with ", h("code", {}, "suite bench MODEL"), "."));
+  const streams = [...new Set(benchmarks.flatMap((each) => (each.result?.speed ?? []).map((speed) => speed.streams)))].sort((a, b) => a - b);
+  const head = ["Model", "When", "State", "Right answers", ...streams.map((each) => `Tokens/s, ${each === 1 ? "alone" : `${each} at once`}`), ...streams.slice(0, 1).map(() => "First token"), "Load"];
+  return h(
+    "table",
+    {},
+    h("thead", {}, h("tr", {}, head.map((name, place) => h(place > 2 ? "th.number" : "th", {scope: "col"}, name)))),
+    h("tbody", {}, benchmarks.map((each) => {
+      const speeds = streams.map((number) => each.result?.speed.find((speed) => speed.streams === number));
+      const accuracy = each.result?.quality?.accuracy;
+      return h("tr", {}, [
+        h("th", {scope: "row"}, each.model_id, h("span.muted", {}, ` on ${each.runs_on}`)),
+        h("td.nowrap", {title: moment(each.started_at)}, ago(each.started_at)),
+        h("td", {title: each.message}, stateOf(each)),
+        h("td.number", {}, accuracy ? interval(100 * accuracy.share, 100 * accuracy.low, 100 * accuracy.high, " %") : "–"),
+        speeds.map((speed) => h("td.number", {}, speed ? interval(speed.total_tokens_per_second.mean, speed.total_tokens_per_second.low, speed.total_tokens_per_second.high) : "–")),
+        speeds.slice(0, 1).map((speed) => h("td.number", {}, speed ? interval(speed.first_token_ms.mean, speed.first_token_ms.low, speed.first_token_ms.high, " ms") : "–")),
+        h("td.number", {}, each.result?.load ? duration(each.result.load.load_ms / 1000) : "–"),
+      ]);
+    })),
+  );
+}
+
+function stateOf({state, done, total, code}) {
+  if (state === "open") return badge("busy", `${done} of ${total}`);
+  if (state === "failed") return badge("bad", code ?? state);
+  return badge(state === "finished" ? "good" : "hollow", state);
+}
+
+function interval(mean, low, high, unit = "") {
+  const told = `${figureOf(mean)}${unit}`;
+  return low === null ? told : [told, h("span.muted", {}, ` ${figureOf(low)}–${figureOf(high)}`)];
 }
 
 // --- metrics -------------------------------------------------------------------------------------------------------
