@@ -7,7 +7,7 @@ from typing import Final, Literal, TypeAlias
 
 from suite.errors import NotInstalled
 
-Extra: TypeAlias = Literal["serve", "http", "hub", "otlp", "zmq"]
+Extra: TypeAlias = Literal["serve", "http", "hub", "otlp", "zmq", "top"]
 
 _MODULES: Final[dict[Extra, tuple[str, ...]]] = {
     "serve": ("aiosqlite", "ddsketch", "jinja2", "llama_cpp", "psutil", "uvloop", "watchfiles", "yaml"),
@@ -15,6 +15,7 @@ _MODULES: Final[dict[Extra, tuple[str, ...]]] = {
     "hub": ("huggingface_hub",),
     "otlp": ("opentelemetry.exporter.otlp.proto.http", "opentelemetry.exporter.otlp.proto.grpc"),
     "zmq": ("zmq",),
+    "top": ("textual",),
 }
 
 

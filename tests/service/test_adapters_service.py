@@ -103,6 +103,20 @@ async def test_a_configured_name_stands_for_a_model_with_several_adapters(data_d
         assert chances(more) == pytest.approx(chances(reply), abs=0.05)
 
 
+async def test_a_model_with_adapters_is_benchmarked_under_its_own_name(data_dir: Path) -> None:
+    async with suite.connect(data_dir=data_dir) as client:
+        reply = await client.run_benchmark("jack", streams=(1,), rounds=1, prompt_tokens=8, answer_tokens=4)
+        assert (reply.model_id, reply.state) == ("sailor", "finished")
+        (listed,) = (await client.get_benchmarks("jack", min_seq=reply.seq)).benchmarks
+        (evaluation,) = (
+            await client.get_model_evaluation_scores(model_name="sailor", min_seq=reply.seq)
+        ).evaluations
+        assert (listed.evaluation_id, listed.model_id) == (evaluation.evaluation_id, "sailor")
+        uses = [each.data for each in await history(client, "usage")]
+        measured = [each for each in uses if isinstance(each, Generated) and each.requester == "benchmark"]
+        assert measured and all(each.adapters is not UNSET for each in measured)
+
+
 async def test_a_conversation_goes_on_with_its_own_adapters_only(data_dir: Path) -> None:
     async with suite.connect(data_dir=data_dir) as client:
         prompt = f"{PROMPT} a town that nobody knew by name"

@@ -26,11 +26,13 @@ _LINES = 500
 class Terminal:
     """A terminal in which one command runs."""
 
-    def __init__(self, process: Popen[bytes], descriptor: int, columns: int, seconds: float) -> None:
+    def __init__(
+        self, process: Popen[bytes], descriptor: int, columns: int, lines: int, seconds: float
+    ) -> None:
         self.process = process
         self._seconds = seconds
         self._descriptor = descriptor
-        self._screen = pyte.Screen(columns, _LINES)
+        self._screen = pyte.Screen(columns, lines)
         self._stream = pyte.ByteStream(self._screen)
         self._open = True
         self.received = bytearray()
@@ -68,6 +70,11 @@ class Terminal:
         self._read_until(lambda: self.text.count(wanted) >= times)
         assert self.text.count(wanted) >= times, f"no {wanted!r} on the screen:\n{self.text}"
 
+    def until_gone(self, unwanted: str) -> None:
+        """Wait until the screen shows this no more."""
+        self._read_until(lambda: unwanted not in self.text)
+        assert unwanted not in self.text, f"{unwanted!r} is still on the screen:\n{self.text}"
+
     def settle(self, quiet_seconds: float) -> None:
         """Show what comes, until nothing has come for so long."""
         while self._open and select.select([self._descriptor], [], [], quiet_seconds)[0]:
@@ -101,6 +108,7 @@ def terminal(
     arguments: Sequence[str],
     *,
     columns: int = 80,
+    lines: int = _LINES,
     environ: Mapping[str, str] | None = None,
     program: Sequence[str] = SUITE,
     seconds: float = _SECONDS,
@@ -110,7 +118,7 @@ def terminal(
     What must happen may take ``seconds``.
     """
     ours, theirs = os.openpty()
-    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", _LINES, columns, 0, 0))
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", lines, columns, 0, 0))
     clean = {name: value for name, value in os.environ.items() if name not in {"COLUMNS", "LINES"}}
     process = Popen(
         [*program, *arguments],
@@ -122,7 +130,7 @@ def terminal(
     )
     os.close(theirs)
     try:
-        yield Terminal(process, ours, columns, seconds)
+        yield Terminal(process, ours, columns, lines, seconds)
     finally:
         with suppress(ProcessLookupError):
             process.kill()

@@ -129,14 +129,16 @@ async def _wanted(
 ) -> BenchmarkStarted:
     prompt_tokens, answer_tokens = _lengths(model, request)
     content = await node.catalogue.digest(model.model_id)
+    name = node.fleet.judged_as(request.model_id)
     needs_judge = any(each.question.judge is not None for each in questions.questions)
     return BenchmarkStarted(
         benchmark_id=request.benchmark_id or node.new_id(),
-        model_id=model.model_id,
+        model_id=name,
         node=node.name,
         content=content,
         settings_key=model.settings_key,
-        version=await node.versions.settled_number(model, content),
+        # A model with adapters is evaluated under a name of its own, which has no versions.
+        version=await node.versions.settled_number(model, content) if name == model.model_id else 0,
         cycle_id=request.cycle_id or f"bench-{rfc3339(node.now())}",
         streams=tuple(dict.fromkeys(request.streams)),
         rounds=request.rounds,
@@ -146,7 +148,7 @@ async def _wanted(
         set_sha256=questions.sha256,
         broken_lines=questions.told,
         broken_line_count=len(questions.broken),
-        judge=node.fleet.canonical(request.judge) if needs_judge and request.judge is not None else "",
+        judge=node.fleet.judged_as(request.judge) if needs_judge and request.judge is not None else "",
         requested_by=call.client or "",
     )
 
@@ -231,7 +233,7 @@ async def _reply(node: Node, known: Benchmark) -> RunBenchmarkReply:
 async def get_benchmarks(node: Node, request: GetBenchmarksRequest, _: Call) -> GetBenchmarksReply:
     """Get benchmarks, newest first, also those that wait or run."""
     if request.model_id is not None:
-        request = replace(request, model_id=node.fleet.canonical(request.model_id))
+        request = replace(request, model_id=node.fleet.judged_as(request.model_id))
     async with node.projections.evaluation.reading(request.min_seq, own_seq=node.last_seq) as db:
         return await read_model.benchmarks(db, request)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
 import click
@@ -69,32 +70,34 @@ def explain(target: Target, model: str | None, seq: int | None, at: str | None, 
 
 
 def _show(reply: ExplainReply, *, of_event: bool) -> None:
-    from suite.cli.output import folded, local_time
+    from suite.cli.output import folded
 
     for warning in reply.warnings:
         click.echo(f"warning: {warning}", err=True)
-    for state in reply.models:
-        _say(state.sentences)
-    for node in reply.nodes:
-        _say(node.sentences)
+    for line, indent in explained(reply, of_event=of_event):
+        folded(line, indent=indent)
+
+
+def explained(reply: ExplainReply, *, of_event: bool = False) -> Iterator[tuple[str, int]]:
+    """The lines of an explanation; each with the indentation of what of it stands on a next line."""
+    from suite.cli.output import local_time
+
+    for sentences in [each.sentences for each in reply.models] + [each.sentences for each in reply.nodes]:
+        yield from _said(sentences)
     if not reply.models and not of_event:
-        click.echo(f"nothing was in memory or waited for at {local_time(reply.at)}, as far as the log says")
+        yield f"nothing was in memory or waited for at {local_time(reply.at)}, as far as the log says", 0
     for event in reply.events:
         first, *others = event.sentences or (event.type,)
         if not (of_event and event is reply.events[0]):
-            click.echo()
-        folded(f"{local_time(event.timestamp)}  event {event.seq}  {_local(first)}", indent=_INDENT)
-        for sentence in others:
-            folded(f"{' ' * _INDENT}{_local(sentence)}", indent=2 * _INDENT)
+            yield "", 0
+        yield from _said((f"{local_time(event.timestamp)}  event {event.seq}  {first}", *others))
 
 
-def _say(sentences: tuple[str, ...]) -> None:
-    from suite.cli.output import folded
-
+def _said(sentences: Iterable[str]) -> Iterator[tuple[str, int]]:
     first, *others = sentences
-    folded(_local(first), indent=_INDENT)
+    yield _local(first), _INDENT
     for sentence in others:
-        folded(f"{' ' * _INDENT}{_local(sentence)}", indent=2 * _INDENT)
+        yield f"{' ' * _INDENT}{_local(sentence)}", 2 * _INDENT
 
 
 def _local(sentence: str) -> str:

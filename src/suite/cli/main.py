@@ -40,6 +40,7 @@ COMMANDS: Final = {
     "pin": ("suite.cli.models", "Keep a model loaded."),
     "unpin": ("suite.cli.models", "Stop keeping a model loaded."),
     "release": ("suite.cli.models", "End the quarantine of a model that failed again and again."),
+    "top": ("suite.cli.top.command", "Watch what all nodes do, and load, unload, pin and drain."),
     "status": ("suite.cli.status", "Show a model, or the loaded models."),
     "generate": ("suite.cli.generate", "Generate text."),
     "chat": ("suite.cli.chat", "Chat with a model."),

@@ -635,6 +635,7 @@ class BenchmarkEvent(Event, frozen=True, kw_only=True):
 
     benchmark_id: str
     model_id: str
+    """A model with adapters has a name of its own."""
 
     @property
     def ids(self) -> tuple[str, ...]:  # noqa: D102 - as the base says

@@ -117,6 +117,7 @@ class VersionBook:
         aggregates = (ModelRegistered.aggregate, AliasSet.aggregate)
         try:
             async with self._log.follow(aggregates, after=self._seq) as self._follower:
+                self._follower.settle()  # a start waits for what there is so far
                 while True:
                     batch = await self._follower.next()
                     for event in batch.events:

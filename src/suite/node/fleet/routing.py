@@ -394,7 +394,8 @@ class Routing:
 
     def has(self, id_or_alias: str) -> bool:
         """Whether this node or another one has a model."""
-        return self._has(self._catalogue.canonical(id_or_alias)) or self._peers.id_of(id_or_alias) is not None
+        asked = self._names.model_of(id_or_alias)
+        return self._has(self._catalogue.canonical(asked)) or self._peers.id_of(asked) is not None
 
     def _needed_names(self, request: msgspec.Struct) -> frozenset[str]:
         """What a node must have for a request besides its model: adapters, and a name that says them."""

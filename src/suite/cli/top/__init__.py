@@ -1,0 +1,1 @@
+"""``suite top``: what the fleet does now, in a terminal. `screen.py` shows what `now.py` knows."""
