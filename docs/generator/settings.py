@@ -104,7 +104,8 @@ def _meaning(name: str, note: str) -> str:
 
 def _type(kind: Any) -> str:
     """The type in words; a setting that may be None is one that may be left out."""
-    return type_in_words(msgspec.json.schema(kind, schema_hook=_path_schema)).removesuffix(" or null")
+    words = type_in_words(msgspec.json.schema(kind, schema_hook=_path_schema)).removesuffix(" or null")
+    return words.replace("](#", "](actions.md#")  # where the objects of requests are explained
 
 
 def _path_schema(kind: type) -> dict[str, Any]:
