@@ -74,6 +74,9 @@ class Promoter:
                 await self._watch(alias, alias.promoted)
         except SuiteError as error:
             self._note_trouble(alias, error.message)
+        except Exception:  # one alias must end neither the others nor the node
+            logger.exception("the promotion to %s has failed", alias.name)
+            self._note_trouble(alias, "its node failed on it: see the log of its process")
         finally:
             self._busy.discard(name)
 
