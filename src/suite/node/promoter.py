@@ -95,6 +95,12 @@ class Promoter:
             return await self._stop(alias, promotion, "gone", f"{promotion.target} is on no node any more")
         if self._node.versions.quarantined(version) > self._node.versions.started(alias.name):
             return await self._stop(alias, promotion, "crash_loop", f"{version.name} failed again and again")
+        if promotion.is_canary and not self._is_there(version):
+            waits = self._node.aliases.waits
+            waits[promotion.id] = (
+                f"a node that has {version.name}: until then {alias.target} gets all requests"
+            )
+            return None
         found = await self._node.aliases.findings(promotion)
         where = self._loaded_on(version)
         step = next_step(promotion, verdict(found), is_ready=bool(where))
@@ -150,6 +156,9 @@ class Promoter:
         wanted = Wanted(model_id=version.model_id, excluded=frozenset(others))
         placed = place(wanted, views, here=self._node.name)
         return None if placed is None else views.get(placed.node)
+
+    def _is_there(self, version: Version) -> bool:
+        return any(each in self._node.fleet.views() for each in self._node.names.nodes(version))
 
     def _loaded_on(self, version: Version) -> str:
         """A node that has the version ready; empty if none has."""
