@@ -7,7 +7,11 @@ from functools import partial
 from pathlib import Path
 from typing import cast
 
+import pytest
+
 from suite.catalogue import Catalogue
+from suite.domain.aliases import Target
+from suite.errors import VersionGone
 from suite.log import Log
 from suite.messages.envelope import Recorded
 from suite.messages.events import (
@@ -97,3 +101,11 @@ def test_a_crash_loop_is_of_the_settings_that_failed() -> None:
     book = book_of(registered("new", NEW, "box1"), failed, registered("new", NEW, "box1", slots=2))
     first, second = book.versions.of("new")
     assert (book.quarantined(first), book.quarantined(second)) == (2, 0)
+
+
+def test_an_alias_goes_back_only_to_what_a_node_has(tmp_path: Path) -> None:
+    names = names_of(book_of(*CANARY, ModelRemoved(model_id="old", node="box1")), tmp_path)
+    names.require(Target("new", 1))
+    for gone in (Target("old", 1), Target("old")):
+        with pytest.raises(VersionGone, match="no node has a file of it now"):
+            names.require(gone)

@@ -22,7 +22,7 @@ from suite.domain.promotion import Step, next_step, verdict
 from suite.domain.versions import Version
 from suite.errors import LoadFailed, ModelFileInvalid, Quarantined, SuiteError, VersionGone
 from suite.messages.actions.residency import LoadModelReply, LoadModelRequest
-from suite.messages.events import AliasEvent, PromotionEnd
+from suite.messages.events import AliasEvent, PromotionEnd, TakenBackReason
 from suite.messages.promotion import Finding
 from suite.node.fleet.leadership import Leadership
 from suite.node.node import Node
@@ -125,9 +125,9 @@ class Promoter:
                 waits[promotion.id] = f"{version.name} is being loaded"
                 await self._load(alias, promotion, version)
             case "canary":
-                await self._change(alias, lambda now: aliases.begin_canary(now, promotion.id, where))
+                await self._change(alias, lambda now: aliases.begin_canary(now, promotion, where))
             case "promote":
-                await self._change(alias, lambda now: aliases.promote(now, promotion.id, where, found))
+                await self._change(alias, lambda now: aliases.promote(now, promotion, where, found))
                 waits.pop(promotion.id, None)
             case "wait":
                 waits[promotion.id] = _waits_for(promotion, found)
@@ -177,10 +177,7 @@ class Promoter:
         if version is None:
             return
         if "crash_loop" in done.take_back and self._node.versions.quarantined(version) > since:
-            detail = f"{version.name} failed again and again"
-            await self._change(
-                alias, lambda now: aliases.take_back(now, done.id, "crash_loop", detail=detail)
-            )
+            await self._take_back(alias, done, "crash_loop", f"{version.name} failed again and again")
         elif "retraction" in done.take_back:
             await self._watch_evaluations(alias, done, version, since)
 
@@ -193,9 +190,20 @@ class Promoter:
         if done.gates is not None and verdict(found) == "met":
             return
         detail = f"evaluation {retracted[-1]} was retracted"
+        await self._take_back(alias, done, "retraction", detail, found)
+
+    async def _take_back(
+        self,
+        alias: Alias,
+        done: Promotion,
+        reason: TakenBackReason,
+        detail: str,
+        found: tuple[Finding, ...] = (),
+    ) -> None:
+        """Raises VersionGone if the old version is on no node any more: the new one then goes on serving."""
+        self._node.names.require(done.old)
         await self._change(
-            alias,
-            lambda now: aliases.take_back(now, done.id, "retraction", detail=detail, findings=found),
+            alias, lambda now: aliases.take_back(now, done, reason, detail=detail, findings=found)
         )
 
     # --- the log ------------------------------------------------------------------------------------------
@@ -213,7 +221,7 @@ class Promoter:
     ) -> None:
         self._node.aliases.waits.pop(promotion.id, None)
         await self._change(
-            alias, lambda now: aliases.stop(now, promotion.id, reason, detail=detail, findings=found)
+            alias, lambda now: aliases.stop(now, promotion, reason, detail=detail, findings=found)
         )
 
     async def _change(self, alias: Alias, decide: Callable[[Alias], AliasEvent | None]) -> None:

@@ -228,6 +228,13 @@ class Names:
         self._spelled(version)
         return version
 
+    def require(self, target: Target) -> None:
+        """Check that a name could stand for this. Raises VersionGone if no node has it any more."""
+        known = self._book.versions.of(target.model_id)
+        if known and not self._book.versions.current(target.model_id):
+            self.present(known[-1])
+        self._alive(target)
+
     def nodes(self, version: Version) -> tuple[str, ...]:
         """Where a version is on disk, and would be loaded."""
         return self._book.versions.nodes(version.model_id, version.number)
