@@ -42,7 +42,7 @@ from suite.projections.comparison import compare_models
 from suite.projections.evaluation import EvaluationProjection
 from suite.projections.samples import find_metric, performance_metrics
 from suite.projections.scores import evaluation_scores, find_evaluation, samples_of
-from suite.projections.trust import trusts
+from suite.projections.trust import trust_by_version, trusts
 from support.folding import (
     T0,
     batching_changes_nothing,
@@ -567,3 +567,25 @@ async def test_gates_count_a_set_once_and_take_no_trust_from_speed(db: aiosqlite
         Sample(),
         Sample(trust=0.7, latency_ms=9.0),
     )
+
+
+async def test_trust_in_versions_is_of_the_latest_fifty_of_each(db: aiosqlite.Connection) -> None:
+    facts: list[Event] = [
+        msgspec.structs.replace(evaluation(f"{version} {number}", score), version=version)
+        for version, score in ((1, 0.2), (2, 0.9))
+        for number in range(60)
+    ]
+    other = msgspec.structs.replace(evaluation("other", 0.5, model="other"), version=1)
+    crash = msgspec.structs.replace(crashed(), version=3)
+    facts += [evaluation("of no version", 0.1), other, crash]
+    await fold(db, PROJECTION, [recorded(fact, seq) for seq, fact in enumerate(facts, start=1)])
+    known = await trust_by_version(db)
+    assert {key: each.evaluations for key, each in known.items()} == {
+        ("phi", 1): 60,
+        ("phi", 2): 60,
+        ("phi", 3): 0,
+        ("other", 1): 1,
+    }
+    fifty = Evidence(evaluations=(Evaluated(trust_score=0.9, avg_latency_ms=0.0),) * 50)
+    assert known["phi", 2].trust == trust(fifty)
+    assert await trust_by_version(db, "other") == {("other", 1): known["other", 1]}

@@ -26,10 +26,8 @@ from suite.messages.actions.versions import (
 )
 from suite.messages.times import rfc3339
 from suite.node.node import Node
-from suite.projections.projection import Database
 from suite.projections.reply_size import as_many_as_fit, left_out
-from suite.projections.scores import count_of_version
-from suite.projections.trust import trust_in_version
+from suite.projections.trust import VersionTrust, trust_by_version
 from suite.projections.usage import VersionUse, uses_by_version
 
 
@@ -39,11 +37,17 @@ async def list_versions(node: Node, request: ListVersionsRequest, _: Call) -> Li
     async with node.projections.usage.reading(request.min_seq, own_seq=node.last_seq) as db:
         await node.versions.reach(max(request.min_seq, node.last_seq))
         versions = _asked_for(node, request)
-        uses = await uses_by_version(db, None if request.model_name is None else versions[0].model_id)
+        model_id = None if request.model_name is None else versions[0].model_id
+        uses = await uses_by_version(db, model_id)
     if request.unused:
         versions = _unused(node, versions, uses, request.unused_seconds)
     async with node.projections.evaluation.reading(request.min_seq, own_seq=node.last_seq) as db:
-        infos = [await _info(node, db, each, _use_of(node, each, uses)) for each in versions]
+        trusts = await trust_by_version(db, model_id)
+    nothing = VersionTrust(None, 0)
+    infos = [
+        _info(node, each, _use_of(node, each, uses), trusts.get((each.model_id, each.number), nothing))
+        for each in versions
+    ]
     kept = as_many_as_fit(infos)
     return ListVersionsReply(versions=kept, warnings=left_out(infos, kept, "versions"))
 
@@ -89,7 +93,7 @@ def _unused(
     return [each for each in versions if not is_used(each)]
 
 
-async def _info(node: Node, db: Database, version: Version, use: VersionUse | None) -> VersionInfo:
+def _info(node: Node, version: Version, use: VersionUse | None, known: VersionTrust) -> VersionInfo:
     registered = version.registered
     return VersionInfo(
         model_id=version.model_id,
@@ -106,8 +110,8 @@ async def _info(node: Node, db: Database, version: Version, use: VersionUse | No
         aliases=node.versions.standing_for(version),
         uses=0 if use is None else use.uses,
         last_used=None if use is None else rfc3339(use.last),
-        trust=await trust_in_version(db, version.model_id, version.number),
-        evaluations=await count_of_version(db, version.model_id, version.number),
+        trust=known.trust,
+        evaluations=known.evaluations,
     )
 
 

@@ -217,16 +217,6 @@ async def samples_of(db: aiosqlite.Connection, model_name: str, version: int) ->
     return tuple(samples)
 
 
-async def count_of_version(db: aiosqlite.Connection, model_name: str, version: int) -> int:
-    """How many evaluations of a version were not retracted."""
-    ((count,),) = await db.execute_fetchall(
-        "SELECT count(*) FROM model_evaluation_scores INDEXED BY scores_by_version "
-        "WHERE model_name = ? AND version = ?",
-        (model_name, version),
-    )
-    return int(count)
-
-
 async def retractions_of(
     db: aiosqlite.Connection, model_name: str, version: int, after: int
 ) -> tuple[str, ...]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Collection, Mapping, Sequence
-from typing import Final
+from typing import Final, NamedTuple
 
 import aiosqlite
 
@@ -77,19 +77,49 @@ async def _count_by_version(db: aiosqlite.Connection, events: Sequence[Recorded]
         )
 
 
-async def trust_in_version(db: aiosqlite.Connection, model_name: str, version: int) -> float | None:
-    """The trust in one version of a model, from what is known of that; None if nothing is."""
-    evaluations = await db.execute_fetchall(
-        "SELECT trust_score, avg_latency_ms FROM model_evaluation_scores INDEXED BY scores_by_version "
-        "WHERE model_name = ? AND version = ? ORDER BY seq DESC LIMIT ?",
-        (model_name, version, RECENT),
-    )
+class VersionTrust(NamedTuple):
+    """What evaluations, loads and crashes say of one version."""
+
+    trust: float | None
+    """None: nothing is known that tells it."""
+    evaluations: int
+    """How many were not retracted."""
+
+
+async def trust_by_version(
+    db: aiosqlite.Connection, model_name: str | None = None
+) -> dict[tuple[str, int], VersionTrust]:
+    """The trust in each version of one model or of all, by model and number, where anything is known."""
+    only, names = ("", ()) if model_name is None else ("AND model_name = ?", (model_name,))
     facts = await db.execute_fetchall(
-        "SELECT loads, crashes FROM version_facts WHERE model_name = ? AND version = ?", (model_name, version)
+        f"SELECT model_name, version, loads, crashes FROM version_facts WHERE version > 0 {only}",
+        names,
     )
-    loads, crashes = next(iter(facts), (0, 0))
-    scores = (Evaluated(trust_score=score, avg_latency_ms=latency) for score, latency in evaluations)
-    return trust(Evidence(evaluations=tuple(scores), loads=loads, crashes=crashes))
+    evaluations = await db.execute_fetchall(
+        "WITH known AS MATERIALIZED (SELECT model_name, version, count(*) AS total "
+        "FROM model_evaluation_scores INDEXED BY scores_by_version "
+        f"WHERE version IS NOT NULL {only} GROUP BY model_name, version) "
+        "SELECT known.model_name, known.version, total, trust_score, avg_latency_ms FROM known "
+        "CROSS JOIN model_evaluation_scores AS one INDEXED BY scores_by_version "
+        "ON one.model_name = known.model_name AND one.version = known.version AND one.seq >= ifnull(("
+        "SELECT seq FROM model_evaluation_scores AS last INDEXED BY scores_by_version "
+        "WHERE last.model_name = known.model_name AND last.version = known.version "
+        f"ORDER BY seq DESC LIMIT 1 OFFSET {RECENT - 1}), 0) "
+        "ORDER BY known.model_name, known.version, one.seq DESC",
+        names,
+    )
+    known = {(name, version): (loads, crashes) for name, version, loads, crashes in facts}
+    totals: dict[tuple[str, int], int] = {}
+    recent: defaultdict[tuple[str, int], list[Evaluated]] = defaultdict(list)
+    for name, version, total, score, latency in evaluations:
+        totals[name, version] = total
+        recent[name, version].append(Evaluated(trust_score=score, avg_latency_ms=latency))
+    found: dict[tuple[str, int], VersionTrust] = {}
+    for key in known.keys() | totals.keys():
+        loads, crashes = known.get(key, (0, 0))
+        evidence = Evidence(evaluations=tuple(recent[key]), loads=loads, crashes=crashes)
+        found[key] = VersionTrust(trust(evidence), totals.get(key, 0))
+    return found
 
 
 def _count(
