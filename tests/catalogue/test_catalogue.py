@@ -81,6 +81,24 @@ async def test_settings_apply(models: Path) -> None:
     assert (await scanned(models)).resolve("tiny").context_tokens == 512
 
 
+async def test_versions_are_told_apart_by_what_a_template_says_not_by_where_it_is(
+    models: Path, tmp_path: Path
+) -> None:
+    tiny_model(models / "tiny.gguf")
+    file, copy = tmp_path / "chat.jinja", tmp_path / "copy.jinja"
+    for each in (file, copy):
+        each.write_text(CHAT_TEMPLATE)
+
+    async def told(template: str) -> object:
+        catalogue = await scanned(models, settings={"tiny": ModelSettings(chat_template=template)})
+        return catalogue.resolve("tiny").version_settings["chat_template"]
+
+    before = await told(str(file))
+    assert before == await told(str(copy)) == await told(CHAT_TEMPLATE)
+    file.write_text(CHAT_TEMPLATE + "!")
+    assert before != await told(str(file))
+
+
 async def test_a_context_of_its_own_is_estimated(models: Path) -> None:
     put(models, "m.gguf")
     needs = [

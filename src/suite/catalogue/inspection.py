@@ -19,6 +19,7 @@ from suite.domain.footprint import Footprint
 from suite.engine.gguf.adapter import AdapterInfo
 from suite.engine.gguf.file import GgufInfo, describe
 from suite.engine.gguf.names import is_projector_name
+from suite.engine.template_text import template_text
 from suite.errors import (
     AdapterMismatch,
     InvalidConfiguration,
@@ -115,6 +116,7 @@ class Inspection:
             sha256=self._digests.get(file.signature, seen) if info else None,
             fingerprint=seen,
             settings=settings,
+            template=_template(settings),
             kv_cache=cache,
             estimate=estimated(cache, settings, info, pairing.projector) if info and cache else None,
             pairing=pairing,
@@ -127,6 +129,16 @@ class Inspection:
         if cache.warning is not None:
             logger.warning("model %s: %s", model_id, cache.warning)
         return cache
+
+
+def _template(settings: ModelSettings) -> str | None:
+    """The chat template that is configured; what names no file that can be read stands for itself."""
+    if settings.chat_template is None:
+        return None
+    try:
+        return template_text(settings.chat_template)
+    except InvalidConfiguration:  # whoever loads the model is told
+        return settings.chat_template
 
 
 def _completed(settings: ModelSettings, entry: Entry) -> ModelSettings:

@@ -80,6 +80,8 @@ class Model(msgspec.Struct, frozen=True, kw_only=True):
     fingerprint: str
     """Shows at once that content is other, not that it is the same. Empty when there is an error."""
     settings: ModelSettings
+    template: str | None = None
+    """The text of the chat template that is configured, as it was when the model was inspected."""
     kv_cache: KvCache | None
     """None when there is an error."""
     estimate: MemoryEstimate | None
@@ -170,7 +172,7 @@ class Model(msgspec.Struct, frozen=True, kw_only=True):
             for name, value, default in _values(self.settings)
             if value != default and name not in _NO_OTHER_VERSION
         }
-        long = {"chat_template": self.settings.chat_template, "parameters": self.file.entry.parameters}
+        long = {"chat_template": self.template, "parameters": self.file.entry.parameters}
         return told | {name: _digest(value) for name, value in long.items() if value}
 
     @property

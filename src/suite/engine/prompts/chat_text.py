@@ -7,7 +7,6 @@ import threading
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from functools import cached_property
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import msgspec
@@ -25,12 +24,12 @@ from suite.engine.prompts.rendering import (
     TakesNoTools,
 )
 from suite.engine.reasoning import Reasoning, ReasoningFormat, format_of, marker_tokens
+from suite.engine.template_text import template_text
 from suite.engine.vocabulary import Vocabulary
-from suite.errors import InvalidChat, InvalidConfiguration, InvalidRequest, NoChatTemplate
+from suite.errors import InvalidChat, InvalidRequest, NoChatTemplate
 from suite.identity import NewId, Now
 from suite.messages.actions.chat import ChatMessage, SentToolCall, Tool
 
-TEMPLATE_FILE_BYTES = 1 << 20
 _THOUGHTS = ("reasoning_content", "reasoning", "thinking")
 """The fields of a message in which templates look for what the assistant thought."""
 
@@ -293,7 +292,7 @@ class ChatWriter:
         """The template, and a separate one for chats with tools if the file has one."""
         source, tool_source = self._vocabulary.chat_template, self._vocabulary.tool_template
         if self._configured is not None:
-            source, tool_source = _read(self._configured), None
+            source, tool_source = template_text(self._configured), None
         if source is None:
             raise NoChatTemplate
         return source, tool_source
@@ -316,22 +315,6 @@ class ChatWriter:
             nice=PATIENT_NICE if patient else 0,
             confined=self._confined,
         )
-
-
-def _read(configured: str) -> str:
-    """The template in a setting, or in the file that the setting names. Raises InvalidConfiguration."""
-    if "{{" in configured or "{%" in configured:
-        return configured
-    try:
-        with Path(configured).open("rb") as file:
-            content = file.read(TEMPLATE_FILE_BYTES + 1)
-        if len(content) > TEMPLATE_FILE_BYTES:
-            raise ValueError(f"it has more than {TEMPLATE_FILE_BYTES} bytes")
-        return content.decode()
-    except (OSError, ValueError) as error:
-        raise InvalidConfiguration(
-            f"the model's chat_template {configured!r} cannot be read: {error}"
-        ) from None
 
 
 def _call(call: SentToolCall) -> dict[str, Any]:
