@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from suite.domain import aliases
-from suite.domain.aliases import Alias, Target, evolve
-from suite.errors import NothingToTakeBack, PromotionRunning
+from suite.domain.aliases import Alias, Promotion, Target, evolve
+from suite.errors import InvalidRequest, NothingToTakeBack, PromotionRunning
 from suite.messages.events import AliasEvent, AliasRemoved, AliasSet, PromotionStarted
+from suite.messages.promotion import Gates
 
 OLD, NEW, OTHER = Target("old", 1), Target("new", 2), Target("other", 1)
 
@@ -42,9 +43,19 @@ def after(*events: AliasEvent | None) -> Alias:
     return alias
 
 
+def running(alias: Alias) -> Promotion:
+    assert alias.promotion is not None
+    return alias.promotion
+
+
+def canary(share: float) -> Alias:
+    begun = after(assigned(), started(canary_share=share))
+    return after(assigned(), started(canary_share=share), aliases.begin_canary(begun, running(begun), "box1"))
+
+
 def promoted() -> Alias:
     begun = after(assigned(), started())
-    fact = aliases.promote(begun, "p", "box1")
+    fact = aliases.promote(begun, running(begun), "box1")
     assert fact is not None
     return evolve(begun, fact)
 
@@ -71,19 +82,34 @@ def test_of_two_promotions_at_once_the_second_is_refused() -> None:
 
 
 def test_a_promotion_of_the_same_version_changes_the_terms_of_the_first() -> None:
-    begun = after(assigned(), started(canary_share=0.5))
-    canary = aliases.begin_canary(begun, "p", "box1")
-    again = after(assigned(), started(canary_share=0.5), canary, aliases.start(begun, started(id="q")))
+    again = evolve(canary(0.5), aliases.start(canary(0.5), started(id="q")))
     assert again.promotion is not None
     assert (again.promotion.id, again.promotion.canary_share, again.promotion.is_canary) == ("p", 0.0, False)
 
 
 def test_what_is_decided_about_a_promotion_that_has_ended_is_nothing() -> None:
-    done = promoted()
-    assert aliases.promote(done, "p", "box1") is None
-    assert aliases.begin_canary(done, "p", "box1") is None
-    assert aliases.stop(done, "p", "gates") is None
-    assert aliases.take_back(after(assigned()), "p", "retraction") is None
+    done, before = promoted(), running(after(assigned(), started()))
+    assert aliases.promote(done, before, "box1") is None
+    assert aliases.begin_canary(done, before, "box1") is None
+    assert aliases.stop(done, before, "gates") is None
+    assert aliases.take_back(after(assigned()), before, "retraction") is None
+
+
+def test_what_is_decided_by_terms_that_were_changed_meanwhile_is_nothing() -> None:
+    begun = after(assigned(), started())
+    changed = evolve(begun, aliases.start(begun, started(id="q", gates=Gates(evaluations=9))))
+    assert running(changed).id == running(begun).id
+    assert aliases.promote(changed, running(begun), "box1") is None
+    assert aliases.begin_canary(changed, running(begun), "box1") is None
+    assert aliases.stop(changed, running(begun), "gates") is None
+    assert aliases.promote(changed, running(changed), "box1") is not None
+
+
+def test_a_promotion_takes_the_place_of_what_serves_by_now() -> None:
+    fact = aliases.start(after(assigned(OTHER)), started())
+    assert (fact.old_model_id, fact.old_version) == OTHER
+    with pytest.raises(InvalidRequest, match="chat stands for new@2 already"):
+        aliases.start(after(assigned(NEW)), started())
 
 
 def test_what_was_promoted_goes_back_once() -> None:
@@ -102,33 +128,23 @@ def test_setting_an_alias_ends_its_promotion() -> None:
 
 
 def test_a_request_without_an_id_is_in_no_share() -> None:
-    canary = after(
-        assigned(),
-        started(canary_share=0.99),
-        aliases.begin_canary(after(started(canary_share=0.99)), "p", ""),
-    )
-    assert chosen(canary, "") == OLD
+    assert chosen(canary(0.99), "") == OLD
 
 
 @settings(max_examples=20, deadline=None)
 @given(st.floats(0.05, 0.95), st.integers(0, 1000))
 def test_a_share_of_the_requests_is_about_that_part_of_them(share: float, first: int) -> None:
-    begun = after(assigned(), started(canary_share=share))
-    canary = after(assigned(), started(canary_share=share), aliases.begin_canary(begun, "p", "box1"))
+    alias = canary(share)
     ids = [f"request {number}" for number in range(first, first + 2000)]
-    taken = [id for id in ids if chosen(canary, id) == NEW]
+    taken = [id for id in ids if chosen(alias, id) == NEW]
     assert abs(len(taken) / len(ids) - share) < 0.06
-    assert all(chosen(canary, id) == NEW for id in taken), "the same request has the same version"
+    assert all(chosen(alias, id) == NEW for id in taken), "the same request has the same version"
 
 
 @given(st.floats(0.0, 0.5), st.floats(0.0, 0.49), st.text(min_size=1))
 def test_a_share_that_grows_keeps_the_requests_that_it_has(
     small: float, more: float, request_id: str
 ) -> None:
-    def canary(share: float) -> Alias:
-        begun = after(assigned(), started(canary_share=share))
-        return after(assigned(), started(canary_share=share), aliases.begin_canary(begun, "p", ""))
-
     if chosen(canary(small), request_id) == NEW:
         assert chosen(canary(small + more), request_id) == NEW
 
@@ -157,40 +173,40 @@ class Life(RuleBasedStateMachine):
 
     @rule(version=st.sampled_from([NEW, OTHER]), share=st.sampled_from([0.0, 0.5]))
     def start(self, version: Target, share: float) -> None:
-        before, running = self.alias.target, self.alias.promotion
+        before, other = self.alias.target, self.alias.promotion
         self.ids += 1
         try:
             self.take(aliases.start(self.alias, started(version, str(self.ids), canary_share=share)))
         except PromotionRunning:
-            assert running is not None
-            assert running.target != version
+            assert other is not None
+            assert other.target != version
+        except InvalidRequest:
+            assert before == version
         else:
             assert self.alias.target == (before or OLD)
 
     @precondition(lambda self: self.alias.promotion is not None)
     @rule()
     def begin_canary(self) -> None:
-        assert self.alias.promotion is not None
-        self.take(aliases.begin_canary(self.alias, self.alias.promotion.id, "box1"))
+        self.take(aliases.begin_canary(self.alias, running(self.alias), "box1"))
 
     @precondition(lambda self: self.alias.promotion is not None)
     @rule()
     def promote(self) -> None:
-        running = self.alias.promotion
-        assert running is not None
-        self.take(aliases.promote(self.alias, running.id, "box1"))
-        assert (self.alias.target, self.alias.promotion) == (running.target, None)
+        before = running(self.alias)
+        self.take(aliases.promote(self.alias, before, "box1"))
+        assert (self.alias.target, self.alias.promotion) == (before.target, None)
 
     @rule()
     def back(self) -> None:
-        running, done, target = self.alias.promotion, self.alias.promoted, self.alias.target
+        begun, done, target = self.alias.promotion, self.alias.promoted, self.alias.target
         try:
             self.take(aliases.back(self.alias, ""))
         except NothingToTakeBack:
-            assert running is None
+            assert begun is None
             assert done is None
         else:
-            assert self.alias.target == (target if running is not None else done and done.old)
+            assert self.alias.target == (target if begun is not None else done and done.old)
 
     @invariant()
     def a_promotion_has_something_to_fall_back_to(self) -> None:

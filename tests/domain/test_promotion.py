@@ -6,7 +6,7 @@ import random
 from collections.abc import Sequence
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from suite.domain.aliases import Promotion, Target
@@ -202,3 +202,18 @@ def test_a_version_serves_only_when_it_is_ready_and_its_gates_are_met(
         assert found == "met"
         assert promotion.is_canary == (share > 0), "with a share, the canary comes first"
     assert (step == "stop") == (found == "missed")
+
+
+@given(st.lists(st.floats(0, 1e308), min_size=2, max_size=6), st.lists(st.floats(0, 1e308), max_size=6))
+@example([1e308, 1.0], [1e308, 1e308])
+@example([0.0, 1e-100], [0.0, 0.0])
+def test_no_value_is_too_large_or_too_small_to_be_judged(new: list[float], old: list[float]) -> None:
+    gates = Gates(evaluations=2, latency=FAST.latency)
+    assert decided(gates, timed(*new), timed(*old)) in ("met", "open", "missed")
+
+
+def test_an_evaluation_that_does_not_tell_trust_is_no_evidence_of_it() -> None:
+    gates = Gates(evaluations=2, trust=ScoreGate(at_least=0.9))
+    silent = Sample(latency_ms=5.0)
+    assert decided(gates, [silent, silent]) == "open"
+    assert decided(gates, [silent, *samples(0.95, 0.95)]) == "met"

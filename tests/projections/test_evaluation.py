@@ -16,6 +16,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from suite.domain.promotion import Sample
 from suite.domain.trust import Evaluated, Evidence, trust
 from suite.errors import InvalidRequest
 from suite.messages.actions.evaluation import (
@@ -40,7 +41,7 @@ from suite.messages.events import (
 from suite.projections.comparison import compare_models
 from suite.projections.evaluation import EvaluationProjection
 from suite.projections.samples import find_metric, performance_metrics
-from suite.projections.scores import evaluation_scores, find_evaluation
+from suite.projections.scores import evaluation_scores, find_evaluation, samples_of
 from suite.projections.trust import trusts
 from support.folding import (
     T0,
@@ -535,3 +536,34 @@ async def test_trust_does_not_change_when_samples_go(db: aiosqlite.Connection) -
     await expire(db, PROJECTION, end)
     assert await find_metric(db, "1") is None
     assert (await trusts(db), await compared(db)) == (before, compared_before)
+
+
+async def test_gates_count_a_set_once_and_take_no_trust_from_speed(db: aiosqlite.Connection) -> None:
+    def measured(id: str, accuracy: float | None, set_sha256: str | None) -> EvaluationLogged:
+        quality = None if set_sha256 is None else {"set_sha256": set_sha256}
+        told = msgspec.json.encode({"benchmark_id": id, "result": {"quality": quality}}).decode()
+        return msgspec.structs.replace(
+            evaluation(id, 0.5 if accuracy is None else accuracy),
+            accuracy=accuracy,
+            avg_latency_ms=0.0,
+            comparison_data=told,
+            version=1,
+        )
+
+    by_hand = msgspec.structs.replace(
+        evaluation("hand", 0.7), accuracy=None, avg_latency_ms=9.0, comparison_data="no JSON", version=1
+    )
+    facts: list[Event] = [
+        by_hand,
+        measured("first", 0.1, "a"),
+        measured("speed", None, None),
+        measured("again", 0.9, "a"),
+        measured("other", 0.8, "b"),
+    ]
+    await fold(db, PROJECTION, [recorded(fact, seq) for seq, fact in enumerate(facts, start=1)])
+    assert await samples_of(db, "phi", 1) == (
+        Sample(trust=0.8, accuracy=0.8),
+        Sample(trust=0.9, accuracy=0.9),
+        Sample(),
+        Sample(trust=0.7, latency_ms=9.0),
+    )

@@ -8,7 +8,7 @@ from datetime import timedelta
 from suite.bus.service import Call, action
 from suite.domain.aliases import Alias
 from suite.domain.versions import Version
-from suite.errors import ModelNotFound
+from suite.errors import AliasNotFound, ModelNotFound
 from suite.messages.actions.versions import (
     AliasInfo,
     ListAliasesReply,
@@ -192,8 +192,10 @@ async def take_back_alias(node: Node, request: TakeBackAliasRequest, call: Call)
     """End a promotion, or take back what was promoted."""
     fact, seq = await node.aliases.take_back(request.alias, call)
     await node.versions.reach(seq)
-    target = node.versions.aliases[request.alias].target
-    assert target is not None, "it stands for what it did before"
+    alias = node.versions.aliases.get(request.alias)
+    if alias is None or alias.target is None:
+        raise AliasNotFound(f"{request.alias!r} was taken back, and removed by somebody in the same moment")
+    target = alias.target
     return TakeBackAliasReply(
         alias=request.alias,
         model_id=target.model_id,

@@ -15,7 +15,7 @@ from typing import Final, NamedTuple
 
 import msgspec
 
-from suite.errors import NothingToTakeBack, PromotionRunning
+from suite.errors import InvalidRequest, NothingToTakeBack, PromotionRunning
 from suite.messages.events import (
     AliasRemoved,
     AliasSet,
@@ -107,6 +107,8 @@ def evolve(alias: Alias, event: Event) -> Alias:
 
 
 # --- decisions --------------------------------------------------------------------------------------------
+#
+# What is decided about a promotion is decided about its terms: with others it is nothing, and looked at anew.
 
 
 def assign(alias: Alias, fact: AliasSet) -> AliasSet | None:
@@ -121,11 +123,18 @@ def remove(alias: Alias, fact: AliasRemoved) -> AliasRemoved | None:
 
 
 def start(alias: Alias, fact: PromotionStarted) -> PromotionStarted:
-    """The fact to append when a version is to be promoted. Raises PromotionRunning."""
-    running = alias.promotion
+    """The fact to append when a version is to be promoted, in place of the one that serves by now.
+
+    Raises PromotionRunning, and InvalidRequest for the version that serves.
+    """
+    target, running = Target(fact.model_id, fact.version), alias.promotion
+    old = alias.target or Target(fact.old_model_id, fact.old_version)
+    if old == target:
+        raise InvalidRequest(f"{alias.name} stands for {target} already: promote another one")
+    fact = msgspec.structs.replace(fact, old_model_id=old.model_id, old_version=old.version)
     if running is None:
         return fact
-    if running.target != (fact.model_id, fact.version):
+    if running.target != target:
         raise PromotionRunning(
             f"{running.target} is being promoted to {alias.name} since before: wait for its end, or end it "
             f"with `suite promote {alias.name} --back`"
@@ -133,14 +142,13 @@ def start(alias: Alias, fact: PromotionStarted) -> PromotionStarted:
     return msgspec.structs.replace(fact, promotion_id=running.id)
 
 
-def begin_canary(alias: Alias, promotion_id: str, node: str) -> CanaryStarted | None:
+def begin_canary(alias: Alias, running: Promotion, node: str) -> CanaryStarted | None:
     """The fact to append when the version is ready for its share; None if it has it, or is not wanted."""
-    running = alias.promotion
-    if running is None or running.id != promotion_id or running.is_canary:
+    if alias.promotion != running or running.is_canary:
         return None
     return CanaryStarted(
         alias=alias.name,
-        promotion_id=promotion_id,
+        promotion_id=running.id,
         model_id=running.target.model_id,
         version=running.target.version,
         canary_share=running.canary_share,
@@ -149,15 +157,14 @@ def begin_canary(alias: Alias, promotion_id: str, node: str) -> CanaryStarted | 
 
 
 def promote(
-    alias: Alias, promotion_id: str, node: str, findings: tuple[Finding, ...] = ()
+    alias: Alias, running: Promotion, node: str, findings: tuple[Finding, ...] = ()
 ) -> Promoted | None:
     """The fact to append when the version is ready, and its gates are met; None if that is not wanted."""
-    running = alias.promotion
-    if running is None or running.id != promotion_id:
+    if alias.promotion != running:
         return None
     return Promoted(
         alias=alias.name,
-        promotion_id=promotion_id,
+        promotion_id=running.id,
         model_id=running.target.model_id,
         version=running.target.version,
         old_model_id=running.old.model_id,
@@ -169,7 +176,7 @@ def promote(
 
 def stop(
     alias: Alias,
-    promotion_id: str,
+    running: Promotion,
     reason: PromotionEnd,
     *,
     detail: str = "",
@@ -177,12 +184,11 @@ def stop(
     requested_by: str = "",
 ) -> PromotionStopped | None:
     """The fact to append when a promotion ends before its version serves; None if it has ended already."""
-    running = alias.promotion
-    if running is None or running.id != promotion_id:
+    if alias.promotion != running:
         return None
     return PromotionStopped(
         alias=alias.name,
-        promotion_id=promotion_id,
+        promotion_id=running.id,
         model_id=running.target.model_id,
         version=running.target.version,
         reason=reason,
@@ -194,7 +200,7 @@ def stop(
 
 def take_back(
     alias: Alias,
-    promotion_id: str,
+    done: Promotion,
     reason: TakenBackReason,
     *,
     detail: str = "",
@@ -202,12 +208,11 @@ def take_back(
     requested_by: str = "",
 ) -> TakenBack | None:
     """The fact to append when a promoted version goes back; None if it does not serve any more."""
-    done = alias.promoted
-    if done is None or done.id != promotion_id or alias.promotion is not None:
+    if alias.promoted != done or alias.promotion is not None:
         return None
     return TakenBack(
         alias=alias.name,
-        promotion_id=promotion_id,
+        promotion_id=done.id,
         model_id=done.target.model_id,
         version=done.target.version,
         old_model_id=done.old.model_id,
@@ -223,9 +228,9 @@ def back(alias: Alias, requested_by: str) -> PromotionStopped | TakenBack:
     """The fact to append when somebody wants the old version alone. Raises NothingToTakeBack."""
     fact: PromotionStopped | TakenBack | None = None
     if alias.promotion is not None:
-        fact = stop(alias, alias.promotion.id, "requested", requested_by=requested_by)
+        fact = stop(alias, alias.promotion, "requested", requested_by=requested_by)
     elif alias.promoted is not None:
-        fact = take_back(alias, alias.promoted.id, "requested", requested_by=requested_by)
+        fact = take_back(alias, alias.promoted, "requested", requested_by=requested_by)
     if fact is None:
         raise NothingToTakeBack(
             f"nothing was promoted to {alias.name} since it was set: `suite alias {alias.name} VERSION` has "

@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from statistics import fmean, variance
-from typing import Literal, NamedTuple, TypeAlias
+from typing import Final, Literal, NamedTuple, TypeAlias
 
 import msgspec
 
@@ -25,11 +25,14 @@ from suite.messages.promotion import Estimate, Finding, Gates, MetricName, Verdi
 Step: TypeAlias = Literal["stop", "load", "canary", "promote", "wait"]
 """What is done next about a promotion."""
 
+MOST_VALUE: Final = 1e15
+"""What is beyond, in whichever direction, is no measurement: not even its square could be told."""
+
 
 class Sample(msgspec.Struct, frozen=True, kw_only=True):
     """What one evaluation has measured; None: it has not."""
 
-    trust: float
+    trust: float | None = None
     accuracy: float | None = None
     latency_ms: float | None = None
 
@@ -142,7 +145,8 @@ def estimate(values: Sequence[float], confidence: float) -> Estimate | None:
 
 
 def _values(samples: Sequence[Sample], bound: Bound) -> list[float]:
-    return [value for each in samples if (value := each.value(bound.metric)) is not None]
+    values = (each.value(bound.metric) for each in samples)
+    return [each for each in values if each is not None and abs(each) <= MOST_VALUE]
 
 
 def _finding(bound: Bound, confidence: float, new: Sequence[float], old: Sequence[float]) -> Finding:
@@ -200,6 +204,7 @@ def _difference(new: Sequence[float], old: Sequence[float], confidence: float) -
     a, b = variance(new) / len(new), variance(old) / len(old)
     if a + b == 0:
         return _Interval(difference, difference)
-    freedom = (a + b) ** 2 / (a**2 / (len(new) - 1) + b**2 / (len(old) - 1))
+    part = a / (a + b)  # of parts, as the squares of small variances would be 0
+    freedom = 1 / (part**2 / (len(new) - 1) + (1 - part) ** 2 / (len(old) - 1))
     margin = quantile(confidence, freedom) * math.sqrt(a + b)
     return _Interval(difference - margin, difference + margin)

@@ -64,5 +64,6 @@ def evolve(state: Registration, event: Event) -> Registration:
 
 
 def _says(known: File, fact: ModelRegistered) -> bool:
-    """Whether the log has it already. Of a model with default settings it needs no word of them."""
-    return known.sha256 == fact.sha256 and (known.settings or {}) == (fact.settings or {})
+    """Whether the log has it already. Settings that it does not say are said once, also the default ones:
+    else the first change of them would be taken for what they were before."""
+    return known.sha256 == fact.sha256 and known.settings == fact.settings

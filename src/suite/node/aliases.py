@@ -98,8 +98,6 @@ class Aliases:
         if request.gates is not None:
             check(request.gates)
         version, old = self._names.present(self._names.find(request.target)), self._old(request.alias)
-        if old == (version.model_id, version.number):
-            raise InvalidRequest(f"{request.alias} stands for {version.name} already: promote another one")
         self._check_architecture(version, old, is_any_good=request.any_architecture)
         self._check_fits(version, old)
         asked = PromotionStarted(
@@ -124,10 +122,13 @@ class Aliases:
     async def take_back(self, name: str, call: Call) -> tuple[PromotionEvent, int]:
         """Have the old version serve alone. Returns the event, and its sequence.
 
-        Raises AliasNotFound and NothingToTakeBack.
+        Raises AliasNotFound, NothingToTakeBack, and VersionGone if the old version is on no node any more.
         """
-        if name not in self._book.aliases:
+        alias = self._book.aliases.get(name)
+        if alias is None:
             raise AliasNotFound(f"there is no alias {name!r}: `suite alias` lists those there are")
+        if alias.promotion is None and alias.promoted is not None:
+            self._names.require(alias.promoted.old)
         by = call.client or ""
         fact, seq = await self._settle(name, lambda alias: aliases.back(alias, by), call.request_id)
         assert fact is not None, "it is appended, or refused"

@@ -22,7 +22,7 @@ from suite.domain.promotion import Step, next_step, verdict
 from suite.domain.versions import Version
 from suite.errors import LoadFailed, ModelFileInvalid, Quarantined, SuiteError, VersionGone
 from suite.messages.actions.residency import LoadModelReply, LoadModelRequest
-from suite.messages.events import AliasEvent, PromotionEnd
+from suite.messages.events import AliasEvent, PromotionEnd, TakenBackReason
 from suite.messages.promotion import Finding
 from suite.node.fleet.leadership import Leadership
 from suite.node.node import Node
@@ -74,6 +74,9 @@ class Promoter:
                 await self._watch(alias, alias.promoted)
         except SuiteError as error:
             self._note_trouble(alias, error.message)
+        except Exception:  # one alias must end neither the others nor the node
+            logger.exception("the promotion to %s has failed", alias.name)
+            self._note_trouble(alias, "its node failed on it: see the log of its process")
         finally:
             self._busy.discard(name)
 
@@ -92,6 +95,12 @@ class Promoter:
             return await self._stop(alias, promotion, "gone", f"{promotion.target} is on no node any more")
         if self._node.versions.quarantined(version) > self._node.versions.started(alias.name):
             return await self._stop(alias, promotion, "crash_loop", f"{version.name} failed again and again")
+        if promotion.is_canary and not self._is_there(version):
+            waits = self._node.aliases.waits
+            waits[promotion.id] = (
+                f"a node that has {version.name}: until then {alias.target} gets all requests"
+            )
+            return None
         found = await self._node.aliases.findings(promotion)
         where = self._loaded_on(version)
         step = next_step(promotion, verdict(found), is_ready=bool(where))
@@ -116,9 +125,9 @@ class Promoter:
                 waits[promotion.id] = f"{version.name} is being loaded"
                 await self._load(alias, promotion, version)
             case "canary":
-                await self._change(alias, lambda now: aliases.begin_canary(now, promotion.id, where))
+                await self._change(alias, lambda now: aliases.begin_canary(now, promotion, where))
             case "promote":
-                await self._change(alias, lambda now: aliases.promote(now, promotion.id, where, found))
+                await self._change(alias, lambda now: aliases.promote(now, promotion, where, found))
                 waits.pop(promotion.id, None)
             case "wait":
                 waits[promotion.id] = _waits_for(promotion, found)
@@ -148,6 +157,9 @@ class Promoter:
         placed = place(wanted, views, here=self._node.name)
         return None if placed is None else views.get(placed.node)
 
+    def _is_there(self, version: Version) -> bool:
+        return any(each in self._node.fleet.views() for each in self._node.names.nodes(version))
+
     def _loaded_on(self, version: Version) -> str:
         """A node that has the version ready; empty if none has."""
         for view in self._node.fleet.views().hosting(version.model_id):
@@ -165,10 +177,7 @@ class Promoter:
         if version is None:
             return
         if "crash_loop" in done.take_back and self._node.versions.quarantined(version) > since:
-            detail = f"{version.name} failed again and again"
-            await self._change(
-                alias, lambda now: aliases.take_back(now, done.id, "crash_loop", detail=detail)
-            )
+            await self._take_back(alias, done, "crash_loop", f"{version.name} failed again and again")
         elif "retraction" in done.take_back:
             await self._watch_evaluations(alias, done, version, since)
 
@@ -181,9 +190,20 @@ class Promoter:
         if done.gates is not None and verdict(found) == "met":
             return
         detail = f"evaluation {retracted[-1]} was retracted"
+        await self._take_back(alias, done, "retraction", detail, found)
+
+    async def _take_back(
+        self,
+        alias: Alias,
+        done: Promotion,
+        reason: TakenBackReason,
+        detail: str,
+        found: tuple[Finding, ...] = (),
+    ) -> None:
+        """Raises VersionGone if the old version is on no node any more: the new one then goes on serving."""
+        self._node.names.require(done.old)
         await self._change(
-            alias,
-            lambda now: aliases.take_back(now, done.id, "retraction", detail=detail, findings=found),
+            alias, lambda now: aliases.take_back(now, done, reason, detail=detail, findings=found)
         )
 
     # --- the log ------------------------------------------------------------------------------------------
@@ -201,7 +221,7 @@ class Promoter:
     ) -> None:
         self._node.aliases.waits.pop(promotion.id, None)
         await self._change(
-            alias, lambda now: aliases.stop(now, promotion.id, reason, detail=detail, findings=found)
+            alias, lambda now: aliases.stop(now, promotion, reason, detail=detail, findings=found)
         )
 
     async def _change(self, alias: Alias, decide: Callable[[Alias], AliasEvent | None]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping
 from typing import Final
 
 import anyio
@@ -33,7 +33,8 @@ class VersionBook:
         self._aliases: dict[str, Alias] = {}
         self._since: dict[str, int] = {}
         self._started: dict[str, int] = {}
-        self._quarantined: dict[tuple[str, str], int] = {}
+        self._quarantined: dict[tuple[str, int], int] = {}
+        """The newest quarantine of each version, by model and number."""
         self._seq = 0
         self._follower: Follower | None = None
         self._news = anyio.Event()
@@ -82,7 +83,7 @@ class VersionBook:
 
     def quarantined(self, version: Version) -> int:
         """The newest event that says that a version failed again and again; 0: there is none."""
-        return self._quarantined.get((version.model_id, version.sha256), 0)
+        return self._quarantined.get((version.model_id, version.number), 0)
 
     def standing_for(self, version: Version) -> tuple[str, ...]:
         """The aliases that stand for a version, or are to."""
@@ -121,20 +122,28 @@ class VersionBook:
                 while True:
                     batch = await self._follower.next()
                     for event in batch.events:
-                        self._apply(event)
+                        self.apply(event)
                     self._seq = batch.seq
                     self._news.set()
                     self._news = anyio.Event()
         finally:
             self._follower = None
 
-    def _apply(self, recorded: Recorded) -> None:
+    def apply(self, recorded: Recorded) -> None:
+        """Take up an event of the log."""
         event = recorded.data
         self.versions.apply(recorded)
         if isinstance(event, AliasEvent):
             self._change(event, recorded.seq)
         elif isinstance(event, ModelQuarantined):
-            self._quarantined[event.model_id, event.content] = recorded.seq
+            self._note_quarantine(event, recorded.seq)
+
+    def _note_quarantine(self, event: ModelQuarantined, seq: int) -> None:
+        """It is of the version that its node has: of this content, and of its settings only."""
+        number = self.versions.current(event.model_id).get(event.node, 0)
+        version = self.versions.get(event.model_id, number)
+        if version is not None and version.sha256 == event.content:
+            self._quarantined[event.model_id, number] = seq
 
     def _change(self, event: AliasEvent, seq: int) -> None:
         before = self._aliases.get(event.alias, Alias(name=event.alias))
@@ -156,11 +165,17 @@ class Names:
         self._book = book
         self._catalogue = catalogue
 
-    def resolved(self, name: str, request_id: Callable[[], str] = str) -> str:
+    def resolved(
+        self,
+        name: str,
+        request_id: Callable[[], str] = str,
+        nodes: Callable[[], Container[str]] = tuple,
+    ) -> str:
         """The name as every node understands it: an id, or an id with the number of a version.
 
         A model's id means that model, then come the aliases of the log, then those that are configured.
-        What `request_id` gives decides whether a request is in the share of a canary; empty: it is not.
+        What `request_id` gives decides whether a request is in the share of a canary; empty: it is not. A
+        canary that none of these nodes has gets no requests: the version that serves answers them.
         Raises VersionNotFound, and VersionGone for a version that is history.
         """
         book = self._book
@@ -168,7 +183,8 @@ class Names:
             return name
         alias = book.aliases.get(name)
         if alias is not None and (target := alias.chosen(request_id)) is not None:
-            return self._alive(target)
+            is_served = target == alias.target or self._is_on_any(target, nodes())
+            return self._alive(target if is_served or alias.target is None else alias.target)
         named = split(name)
         if named is None:
             return name
@@ -212,6 +228,13 @@ class Names:
         self._spelled(version)
         return version
 
+    def require(self, target: Target) -> None:
+        """Check that a name could stand for this. Raises VersionGone if no node has it any more."""
+        known = self._book.versions.of(target.model_id)
+        if known and not self._book.versions.current(target.model_id):
+            self.present(known[-1])
+        self._alive(target)
+
     def nodes(self, version: Version) -> tuple[str, ...]:
         """Where a version is on disk, and would be loaded."""
         return self._book.versions.nodes(version.model_id, version.number)
@@ -235,6 +258,9 @@ class Names:
         """Whether a name is the id of a model that some node has."""
         catalogue = self._catalogue
         return name in catalogue.models or name in catalogue.variants or self._book.versions.newest(name) > 0
+
+    def _is_on_any(self, target: Target, nodes: Container[str]) -> bool:
+        return any(each in nodes for each in self._book.versions.nodes(target.model_id, target.version))
 
     def _alive(self, target: Target) -> str:
         """What an alias stands for. With other settings its content goes on: it is what was chosen."""

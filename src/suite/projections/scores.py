@@ -61,6 +61,8 @@ _COLUMNS: Final = (
     "evaluation_id, model_name, cycle_id, trust_score, accuracy, f1_score, avg_latency_ms, "
     "evaluation_timestamp, comparison_data, seq, version"
 )
+_OF_BENCHMARK: Final = "iif(json_valid(comparison_data), json_extract(comparison_data, '{}'), NULL)"
+"""What the evaluation of a benchmark tells of it; NULL for any other evaluation."""
 _SOME: Final = 1000
 MOST_SAMPLES: Final = 1000
 """So many of the newest evaluations of a version count."""
@@ -190,16 +192,29 @@ def _told(row: tuple[Any, ...]) -> ModelEvaluation:
 
 
 async def samples_of(db: aiosqlite.Connection, model_name: str, version: int) -> tuple[Sample, ...]:
-    """What the newest evaluations of a version have measured, `MOST_SAMPLES` at most, the newest first."""
+    """What the newest evaluations of a version have measured, the newest first.
+
+    `MOST_SAMPLES` evaluations at most are looked at. Of benchmarks with the same set the newest counts: what
+    is asked again is no new evidence. One that had nothing to judge says nothing of the trust.
+    """
     rows = await db.execute_fetchall(
-        "SELECT trust_score, accuracy, avg_latency_ms FROM model_evaluation_scores "
+        f"SELECT trust_score, accuracy, avg_latency_ms, {_OF_BENCHMARK.format('$.benchmark_id')}, "
+        f"{_OF_BENCHMARK.format('$.result.quality.set_sha256')} FROM model_evaluation_scores "
         "INDEXED BY scores_by_version WHERE model_name = ? AND version = ? ORDER BY seq DESC LIMIT ?",
         (model_name, version, MOST_SAMPLES),
     )
-    return tuple(
-        Sample(trust=trust, accuracy=accuracy, latency_ms=latency or None)
-        for trust, accuracy, latency in rows
-    )
+    samples: list[Sample] = []
+    sets: set[str] = set()
+    for trust, accuracy, latency, benchmark_id, set_sha256 in rows:
+        if benchmark_id is not None and set_sha256 is not None:
+            if set_sha256 in sets:
+                continue
+            sets.add(set_sha256)
+        says_nothing = benchmark_id is not None and accuracy is None
+        samples.append(
+            Sample(trust=None if says_nothing else trust, accuracy=accuracy, latency_ms=latency or None)
+        )
+    return tuple(samples)
 
 
 async def count_of_version(db: aiosqlite.Connection, model_name: str, version: int) -> int:

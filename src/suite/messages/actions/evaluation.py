@@ -96,9 +96,9 @@ class LogModelEvaluationRequest(Request, frozen=True, kw_only=True):
     model_name: Name
     cycle_id: Name
     trust_score: Annotated[float, Meta(ge=0, le=1)]
-    accuracy: float | None = None
-    f1_score: float | None = None
-    avg_latency_ms: Annotated[float, Meta(ge=0)] = 0.0
+    accuracy: Annotated[float, Meta(ge=-1e12, le=1e12)] | None = None
+    f1_score: Annotated[float, Meta(ge=-1e12, le=1e12)] | None = None
+    avg_latency_ms: Annotated[float, Meta(ge=0, le=1e12)] = 0.0
     """0: not measured."""
     comparison_data: str | dict[str, Any] | list[Any] | None = None
     evaluation_id: EntryId | None = None

@@ -158,7 +158,7 @@ class Routing:
         if not isinstance(asked, str):
             return request
         try:
-            resolved = self._names.resolved(asked, partial(self._share_key, request, action.name))
+            resolved = self._names.resolved(asked, partial(self._share_key, request, action.name), self.views)
         except VersionGone:
             if action.route == "model":
                 raise

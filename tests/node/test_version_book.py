@@ -1,0 +1,111 @@
+"""What a node knows of versions and aliases decides where requests for an alias go."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from typing import cast
+
+import pytest
+
+from suite.catalogue import Catalogue
+from suite.domain.aliases import Target
+from suite.errors import VersionGone
+from suite.log import Log
+from suite.messages.envelope import Recorded
+from suite.messages.events import (
+    AliasSet,
+    CanaryStarted,
+    Event,
+    ModelQuarantined,
+    ModelRegistered,
+    ModelRemoved,
+    PromotionStarted,
+)
+from suite.node.versions import Names, VersionBook
+
+NOON = datetime(2026, 11, 29, 12, tzinfo=UTC)
+OLD, NEW = "a" * 64, "b" * 64
+
+
+def registered(model_id: str, sha256: str, node: str, **settings: int) -> ModelRegistered:
+    return ModelRegistered(
+        model_id=model_id,
+        node=node,
+        file_name="m.gguf",
+        file_bytes=1,
+        sha256=sha256,
+        architecture="llama",
+        parameters=1,
+        quantization="F32",
+        trained_context_tokens=8,
+        settings=dict(settings),
+    )
+
+
+CANARY: tuple[Event, ...] = (
+    registered("old", OLD, "box1"),
+    registered("new", NEW, "box2"),
+    AliasSet(alias="chat", model_id="old", version=1),
+    PromotionStarted(
+        alias="chat",
+        promotion_id="p",
+        model_id="new",
+        version=1,
+        old_model_id="old",
+        old_version=1,
+        canary_share=1.0,
+    ),
+    CanaryStarted(alias="chat", promotion_id="p", model_id="new", version=1, canary_share=1.0, node="box2"),
+)
+
+
+def book_of(*events: Event) -> VersionBook:
+    book = VersionBook(cast(Log, None))
+    for seq, event in enumerate(events, start=1):
+        book.apply(
+            Recorded(seq=seq, subject="", id=str(seq), type=event.type, source="", time=NOON, data=event)
+        )
+    return book
+
+
+def names_of(book: VersionBook, directory: Path) -> Names:
+    return Names(book, Catalogue.open([directory], {}, directory / "data"))
+
+
+def asked(names: Names, *nodes: str) -> str:
+    """The model that answers a request in the share of the canary, with these nodes there."""
+    return names.resolved("chat", partial(str, "request"), lambda: nodes)
+
+
+def test_a_canary_that_is_not_there_leaves_its_requests_to_the_version_that_serves(tmp_path: Path) -> None:
+    names = names_of(book_of(*CANARY), tmp_path)
+    assert asked(names, "box1", "box2") == "new"
+    assert asked(names, "box1") == "old", "its only node is lost"
+    gone = names_of(book_of(*CANARY, ModelRemoved(model_id="new", node="box2")), tmp_path)
+    assert asked(gone, "box1", "box2") == "old", "its file is gone"
+
+
+def test_a_crash_loop_is_of_the_settings_that_failed() -> None:
+    failed = ModelQuarantined(
+        model_id="new",
+        node="box1",
+        content=NEW,
+        settings_key="k",
+        failures=2,
+        until=NOON,
+        instance_id="i",
+        reason="killed",
+    )
+    book = book_of(registered("new", NEW, "box1"), failed, registered("new", NEW, "box1", slots=2))
+    first, second = book.versions.of("new")
+    assert (book.quarantined(first), book.quarantined(second)) == (2, 0)
+
+
+def test_an_alias_goes_back_only_to_what_a_node_has(tmp_path: Path) -> None:
+    names = names_of(book_of(*CANARY, ModelRemoved(model_id="old", node="box1")), tmp_path)
+    names.require(Target("new", 1))
+    for gone in (Target("old", 1), Target("old")):
+        with pytest.raises(VersionGone, match="no node has a file of it now"):
+            names.require(gone)
