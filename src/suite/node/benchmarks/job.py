@@ -43,6 +43,7 @@ from suite.errors import (
     Quarantined,
     ReadModelBehind,
     ReadModelUnavailable,
+    RequestTimeout,
     SuiteError,
     Unavailable,
     UnknownOutcome,
@@ -80,6 +81,7 @@ _PASSING: Final = (
     Overloaded,
     ReadModelBehind,
     ReadModelUnavailable,
+    RequestTimeout,
     Unavailable,
     UnknownOutcome,
 )
