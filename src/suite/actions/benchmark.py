@@ -214,7 +214,7 @@ async def _reply(node: Node, known: Benchmark) -> RunBenchmarkReply:
         raise error_from_reply(end.code, end.message)
     if isinstance(end, BenchmarkCancelled):
         raise Cancelled(f"the benchmark {started.benchmark_id} was cancelled: start another one")
-    is_finished = isinstance(end, BenchmarkFinished)
+    finished = end if isinstance(end, BenchmarkFinished) else None
     last = await node.log.last(_events(node, started.benchmark_id))
     return RunBenchmarkReply(
         benchmark_id=started.benchmark_id,
@@ -222,10 +222,10 @@ async def _reply(node: Node, known: Benchmark) -> RunBenchmarkReply:
         state=known.state,
         runs_on=started.node,
         broken_lines=started.broken_lines,
-        evaluation_id=end.evaluation_id if is_finished else None,
-        result=end.result if is_finished else None,
+        evaluation_id=None if finished is None else finished.evaluation_id,
+        result=None if finished is None else finished.result,
         # The evaluation is the next event after the end.
-        seq=0 if last is None else last.seq + is_finished,
+        seq=0 if last is None else last.seq + (finished is not None),
     )
 
 
