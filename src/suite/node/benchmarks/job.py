@@ -289,7 +289,7 @@ class Job:
         trust_so_far = await self._patiently(self._trust_so_far)
 
         def end(known: Benchmark) -> tuple[Event, ...]:
-            return finish(known, trust_so_far=trust_so_far, evaluation_id=self._id, now=self._now())
+            return finish(known, trust_so_far=trust_so_far, now=self._now())
 
         await self._settle(end)
 
