@@ -78,14 +78,16 @@ export async function request(path, options) {
 /**
  * Reads server-sent events. EventSource could not send the key.
  * @param {Response} answer
+ * @param {() => void} [hear] called with whatever comes, signs of life too
  * @returns {AsyncGenerator<{name: string, data: any}>}
  */
-export async function* serverEvents(answer) {
+export async function* serverEvents(answer, hear = () => {}) {
   const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
   let rest = "";
   while (true) {
     const {value, done} = await reader.read();
     if (done) return;
+    hear();
     const blocks = (rest + value).split("\n\n");
     rest = blocks.pop() ?? "";
     for (const block of blocks) {
