@@ -127,6 +127,7 @@ def test_a_key_that_is_wrong_or_too_weak_is_told_so_and_a_right_one_opens_the_pa
         for secret, told in (
             ("sk-suite-wrong", "mistyped or was revoked"),
             (weak, "may not be used for view"),
+            ("sk-suite-ключ", "letters that no key has"),
         ):
             page.fill("#secret", secret)
             page.press("Enter")

@@ -6,6 +6,7 @@ import time
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 
+import msgspec
 import pytest
 
 import suite
@@ -14,8 +15,11 @@ from suite.errors import ModelNotFound, Unavailable
 from suite.gateway.access import Rights
 from suite.gateway.dashboard import history
 from suite.gateway.dashboard.history import EventsWanted, events_page
-from suite.gateway.dashboard.live import Live
+from suite.gateway.dashboard.live import Live, piece
+from suite.gateway.dashboard.told import Events, event_document
 from suite.identity import utc_now
+from suite.messages.envelope import Recorded
+from suite.messages.events import UnknownEvent
 from suite.tasks import background
 from support.gateway import RunningGateway
 from support.nats import eventually
@@ -118,6 +122,26 @@ async def test_events_are_told_once_the_log_can_be_read_again(
             await eventually(lambda: any(each.startswith(b"event: events") for each in told))
             await client.log_performance_metric("back", "speed", 1)
             await eventually(lambda: any(b"metric.back" in each for each in told))
+
+
+@pytest.mark.parametrize(
+    ("body", "told"),
+    [(b'{\n\n"a": 1}', {"a": 1}), (b'{"a"\n\nevent: refused', '{"a"\n\nevent: refused'), (b"\xff", "\ufffd")],
+)
+def test_an_event_that_nobody_can_read_breaks_no_stream(body: bytes, told: object) -> None:
+    event = Recorded(
+        seq=1,
+        subject="suite.event.later.happened",
+        id="id",
+        type="suite.later.happened.v9",
+        source="/node/box1",
+        time=utc_now(),
+        data=UnknownEvent(body=body),
+    )
+    sent = piece("events", Events(events=(event_document(event),), skipped=0))
+    name, data, *rest = sent.split(b"\n")
+    assert (name, rest) == (b"event: events", [b"", b""])
+    assert msgspec.json.decode(data.removeprefix(b"data: "))["events"][0]["data"] == told
 
 
 def failing_once(work: Callable[[], Awaitable[int]]) -> Callable[[], Awaitable[int]]:

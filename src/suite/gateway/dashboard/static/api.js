@@ -61,10 +61,10 @@ export async function get(path, signal) {
 
 /** @param {string} path @param {RequestInit} options @returns {Promise<Response>} */
 export async function request(path, options) {
-  const headers = {"content-type": "application/json", ...(key.value ? {authorization: `Bearer ${key.value}`} : {})};
+  const sent = headers();
   let answer;
   try {
-    answer = await fetch(path, {...options, headers, cache: "no-store"});
+    answer = await fetch(path, {...options, headers: sent, cache: "no-store"});
   } catch (error) {
     if (options.signal?.aborted) throw error;
     throw new Refusal("unreachable", "the gateway cannot be reached", 0);
@@ -73,6 +73,16 @@ export async function request(path, options) {
   const told = await answer.json().catch(() => null);
   const about = told?.error ?? {code: "unknown", message: `the gateway answers ${answer.status}`};
   throw new Refusal(about.code, about.message, answer.status);
+}
+
+function headers() {
+  const all = new Headers({"content-type": "application/json"});
+  try {
+    if (key.value) all.set("authorization", `Bearer ${key.value}`);
+  } catch {
+    throw new Refusal("invalid_api_key", "this key has letters that no key has: copy it again", 401);
+  }
+  return all;
 }
 
 /**
