@@ -11,7 +11,9 @@ from pathlib import Path
 import pytest
 
 import suite.actors.choice
+from suite.actors.attachments import Attachments
 from suite.actors.generation import ClientGeneration, GenerationResources
+from suite.actors.pictures import Pictures
 from suite.engine.grammar.grammar import Grammars
 from suite.engine.llama_model import ContextSettings
 from suite.engine.prompts.prompt import Prompter
@@ -21,6 +23,7 @@ from suite.errors import GenerationFailed
 from suite.identity import new_id, utc_now
 from suite.messages.actor import Finished, Handover
 from suite.messages.events import Generated
+from suite.messages.subjects import Subjects
 from support.actors import Client, Stage, request, spec, stage
 from support.models import CHAT_TEMPLATE, tiny_model
 
@@ -121,6 +124,7 @@ async def resources_of(on: Stage, path: Path, engine: EngineThread) -> AsyncIter
         log=on.log,
         engine=engine,
         prompter=prompter,
+        pictures=Pictures(engine, Attachments(on.node, Subjects(), new_id), new_id),
         grammars=grammars,
         clock=time.monotonic,
         new_seed=lambda: 1,

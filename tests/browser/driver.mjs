@@ -11,7 +11,7 @@ const browser = await chromium.launch({executablePath: process.argv[2], args: ["
 const pages = new Map();
 
 const commands = {
-  async open({page: name, url, key, theme, width, height, live}) {
+  async open({page: name, url, key, theme, width, height, live, clock}) {
     const context = await browser.newContext({
       colorScheme: theme,
       viewport: {width, height},
@@ -26,6 +26,7 @@ const commands = {
     page.on("pageerror", (error) => found.problems.push(String(error.stack ?? error)));
     page.on("request", (request) => found.hosts.add(new URL(request.url()).host));
     if (key) await context.addInitScript((key) => sessionStorage.setItem("suite.key", key), key);
+    if (clock) await page.clock.install();
     if (live) await page.route("**/ui/live", (route) => (found.waiting.push(route), stream(found)));
     pages.set(name, found);
     await page.goto(url);
@@ -34,6 +35,10 @@ const commands = {
   async stream({page, body}) {
     of(page).streams.push(body);
     stream(of(page));
+  },
+  /** Has the page wake as after a sleep of so many seconds. */
+  async sleep({page, seconds}) {
+    await of(page).page.clock.fastForward(seconds * 1000);
   },
   async goto({page, url}) {
     await of(page).page.goto(url);

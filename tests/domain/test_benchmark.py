@@ -140,18 +140,21 @@ def test_the_first_of_each_counts() -> None:
 
 
 def test_only_answers_that_were_judged_count_for_the_accuracy() -> None:
-    finished, evaluation = finish(complete(started()), trust_so_far=0.9, evaluation_id="e", now=NOW)
+    finished, evaluation = finish(complete(started()), trust_so_far=0.9, now=NOW)
     quality = finished.result.quality
     assert quality is not None and quality.accuracy is not None
     assert (quality.passed, quality.failed, quality.unclear, quality.refused) == (1, 1, 1, 1)
     assert quality.accuracy.samples == 2
     assert (evaluation.accuracy, evaluation.trust_score, evaluation.avg_latency_ms) == (0.5, 0.5, 100.0)
-    assert (evaluation.evaluation_id, evaluation.cycle_id) == ("e", "w48")
+    assert (evaluation.evaluation_id, evaluation.cycle_id) == (finished.evaluation_id, "w48")
+    again, _ = finish(complete(started()), trust_so_far=0.9, now=NOW)
+    other, _ = finish(complete(started(benchmark_id="other")), trust_so_far=0.9, now=NOW)
+    assert again.evaluation_id == finished.evaluation_id not in ("b", other.evaluation_id)
 
 
 def test_speed_alone_neither_raises_nor_lowers_the_trust() -> None:
     start = started(questions=0)
-    _, evaluation = finish(complete(start), trust_so_far=0.7, evaluation_id="e", now=NOW)
+    _, evaluation = finish(complete(start), trust_so_far=0.7, now=NOW)
     assert (evaluation.trust_score, evaluation.accuracy) == (0.7, None)
 
 
@@ -159,7 +162,7 @@ def test_a_set_that_only_a_bad_judge_has_seen_has_no_accuracy() -> None:
     start = started(questions=1, streams=())
     unclear = AnswerSample(line=1, outcome="unclear", latency_ms=7.0)
     benchmark = folded(start, BenchmarkProgressed(**ID, answers=(unclear,)))
-    finished, evaluation = finish(benchmark, trust_so_far=0.5, evaluation_id="e", now=NOW)
+    finished, evaluation = finish(benchmark, trust_so_far=0.5, now=NOW)
     assert finished.result.quality is not None and finished.result.quality.accuracy is None
     assert (evaluation.accuracy, evaluation.avg_latency_ms) == (None, 7.0)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import random
 from collections.abc import Iterator, Sequence
+from copy import copy
 from datetime import UTC, datetime
 from itertools import count
 from pathlib import Path
@@ -25,7 +26,7 @@ from suite.engine.pictures.tokens import EncodedPicture, Piece, is_stand_in, sta
 from suite.engine.prompts.placed_pictures import placed
 from suite.engine.prompts.prompt import Prompter
 from suite.engine.slots import Slots
-from suite.errors import InvalidChat, InvalidPicture, PictureTooLarge
+from suite.errors import InvalidChat, InvalidPicture, PictureTooLarge, PromptTooLong
 from suite.messages.actions.chat import ChatMessage
 from suite.messages.actions.generation import GenerateTextRequest
 from support.backend import FakeBackend
@@ -154,13 +155,13 @@ def test_a_projector_that_does_not_fit_leaves_a_model_that_reads_text(tmp_path: 
 # --- prompts --------------------------------------------------------------------------------------------
 
 
-def seen_as(name: str, tokens: int = 6) -> EncodedPicture:
+def seen_as(name: str, tokens: int = 6, cells: int | None = None) -> EncodedPicture:
     """A picture that nothing was encoded for, between the tokens 400 and 401."""
     own = stand_ins(name.encode(), tokens)
-    return EncodedPicture((40, *own, 41), (Piece(own, name),), 0)
+    return EncodedPicture((40, *own, 41), (Piece(own, name, cells or tokens),), 0)
 
 
-def ask(*parts: str | bytes, **fields: Any) -> GenerateTextRequest:
+def ask(*parts: str | bytes, cells: int | None = None, **fields: Any) -> GenerateTextRequest:
     """A chat of one message, whose pictures stand as what is in their base64."""
     content = [
         {"type": "text", "text": part} if isinstance(part, str) else {"type": "image", "data": part.decode()}
@@ -172,7 +173,7 @@ def ask(*parts: str | bytes, **fields: Any) -> GenerateTextRequest:
     )
     ids = count()
     pictures = [each.picture or "" for message in request.messages or () for each in message.pictures]
-    sent = {each: seen_as(each) for each in pictures}
+    sent = {each: seen_as(each, cells=cells) for each in pictures}
 
     def place(message: ChatMessage) -> ChatMessage:
         return placed(message, sent, lambda: f"id-{next(ids)}")
@@ -212,6 +213,24 @@ def test_a_prompt_is_never_cut_within_a_picture(prompter: Prompter) -> None:
         assert stood in ([], both[6:], both)
 
 
+def test_a_prompt_is_as_long_as_the_cells_that_its_pictures_take(prompter: Prompter) -> None:
+    assert prompter.prompt(ask(b"one", "x", cells=CONTEXT // 2))
+    with pytest.raises(PromptTooLong):
+        prompter.prompt(ask(b"one", b"two", "x", cells=CONTEXT // 2))
+    cut = prompter.prompt(ask(b"one", b"two", "x" * CONTEXT, cells=CONTEXT // 2, truncate="left"))
+    assert cut.truncated_tokens
+    with pytest.raises(PromptTooLong):
+        prompter.prompt(ask(b"one", "x", cells=CONTEXT, truncate="left"))
+
+
+def test_a_picture_that_the_context_has_no_room_for_is_not_encoded(model: LlamaModel) -> None:
+    assert model.projector is not None
+    roomless = copy(model.projector)
+    roomless._context_tokens = 3
+    with pytest.raises(PromptTooLong, match="a picture takes"):
+        roomless.encode(NOISE, b"noise")
+
+
 def test_a_chat_that_would_end_with_a_picture_is_refused(model: LlamaModel) -> None:
     bare = EncodedPicture(seen_as("one").pieces[0].tokens, seen_as("one").pieces, 0)
     template = "{% for message in messages %}{{ message['content'] }}{% endfor %}"
@@ -232,7 +251,7 @@ def test_a_chat_that_would_end_with_a_picture_is_refused(model: LlamaModel) -> N
 # --- the engine -----------------------------------------------------------------------------------------
 
 
-PIECES = {name: Piece(stand_ins(name.encode(), 5), name) for name in "abc"}
+PIECES = {name: Piece(stand_ins(name.encode(), 5), name, 5) for name in "abc"}
 BY_TOKEN = {piece.tokens[0]: piece for piece in PIECES.values()}
 
 
@@ -294,6 +313,29 @@ def test_each_prompt_with_pictures_gets_its_own_answer(
     for each in all_asked:
         order = each.generation.request
         assert each.heard.tokens == alone(order.prompt, order.max_tokens, order.sampling.seed, 60)[0]
+
+
+def test_a_picture_without_room_in_its_own_cache_costs_nobody_else_anything() -> None:
+    backend = FakeBackend(slots=2, context=60, cache=120, batch=8, separate=True)
+    engine = Engine(backend, Slots(2), prompt_step_tokens=3)
+    idle = asked([1, 2, 3], max_tokens=2, conversation="x")
+    engine.submit(idle.generation, idle.heard)
+    drain(engine)
+    backend.has_room_for_pictures = False
+    seeing = asked(tokens_of([1, "a", 2]), max_tokens=2, pictures=BY_TOKEN)
+    engine.submit(seeing.generation, seeing.heard)
+    drain(engine)
+    assert code(seeing) == "prompt_too_long"
+    assert sorted(map(len, backend.sequences)) == [0, 4]
+
+
+def test_an_answer_ends_where_the_cells_of_its_pictures_fill_the_context() -> None:
+    wide = {piece.tokens[0]: piece._replace(cells=50) for piece in PIECES.values()}
+    engine = Engine(FakeBackend(slots=1, context=60, cache=60, batch=8), Slots(1), prompt_step_tokens=3)
+    each = asked(tokens_of([1, "a", 2]), max_tokens=40, pictures=wide)
+    engine.submit(each.generation, each.heard)
+    drain(engine)
+    assert each.generation.outcome == "context_full" and each.generation.completion_tokens < 12
 
 
 def test_what_was_read_of_a_picture_is_reused_and_is_not_read_again() -> None:

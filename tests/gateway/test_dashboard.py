@@ -31,6 +31,13 @@ WRITES_SCREENS = bool(os.environ.get("WRITE_SCREENS"))
 SCREENS = Path(__file__).parents[2] / "docs" / "screens"
 SHOWN = ("SmolLM2-135M-Instruct.Q4_1", "gemma-3-270m-it-Q4_K_M") if WRITES_SCREENS else ("tiny", "other")
 VIEWS = ("Now", "Why", "Log", "Try")
+NOTE_STATES = """
+    const status = document.querySelector(".status");
+    document.body.dataset.states = "";
+    const note = () => (document.body.dataset.states += ` ${status.dataset.state}`);
+    new MutationObserver(note).observe(status, {attributes: true});
+"""
+"""Has the page remember how its connection was."""
 
 
 class Keys(NamedTuple):
@@ -120,6 +127,7 @@ def test_a_key_that_is_wrong_or_too_weak_is_told_so_and_a_right_one_opens_the_pa
         for secret, told in (
             ("sk-suite-wrong", "mistyped or was revoked"),
             (weak, "may not be used for view"),
+            ("sk-suite-ключ", "letters that no key has"),
         ):
             page.fill("#secret", secret)
             page.press("Enter")
@@ -137,6 +145,15 @@ def test_a_key_that_expires_ends_the_page_and_says_so(place: Place) -> None:
         page.wait('article:has-text("box1")')
         assert "has expired" in page.text(".entry .refusal.bad")
         assert page.count(".node") == 0
+
+
+def test_a_page_that_hears_nothing_any_more_connects_again(place: Place) -> None:
+    with place.browser.page(place.url, key=place.viewer, sleeps=True) as page:
+        page.wait('article:has-text("box1")')
+        page.evaluate(NOTE_STATES)
+        page.sleep(60)
+        page.wait('body[data-states*="lost"]')
+        page.wait('.status[data-state="live"]')
 
 
 # --- each view --------------------------------------------------------------------------------------------

@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 
+import msgspec
 import pytest
 
 import suite
 from suite.client import Client
-from suite.errors import ModelNotFound
+from suite.errors import ModelNotFound, Unavailable
+from suite.gateway.access import Rights
 from suite.gateway.dashboard import history
 from suite.gateway.dashboard.history import EventsWanted, events_page
+from suite.gateway.dashboard.live import Live, piece
+from suite.gateway.dashboard.told import Events, event_document
+from suite.identity import utc_now
+from suite.messages.envelope import Recorded
+from suite.messages.events import UnknownEvent
+from suite.tasks import background
 from support.gateway import RunningGateway
+from support.nats import eventually
 
 
 def connected(gateway: RunningGateway) -> AbstractAsyncContextManager[Client]:
@@ -96,3 +107,50 @@ async def test_what_is_forwarded_comes_back_as_it_is_or_as_its_error(gateway: Ru
         assert b'"fleet_models"' in bytes(await client.forward("health_check", {}))
         with pytest.raises(ModelNotFound):
             await client.forward("get_model_status", {"model_id": "none"})
+
+
+async def test_events_are_told_once_the_log_can_be_read_again(
+    gateway: RunningGateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with connected(gateway) as client:
+        monkeypatch.setattr(client, "last_seq", failing_once(client.last_seq))
+        live, told = Live(client, now=utc_now, clock=time.monotonic), list[bytes]()
+        async with background() as tasks:
+            tasks.start_soon(live.run)
+            tasks.start_soon(live.tell, told.append, lambda: Rights(endpoints=frozenset()))
+            await eventually(lambda: any(b'"about":"log"' in each for each in told))
+            await eventually(lambda: any(each.startswith(b"event: events") for each in told))
+            await client.log_performance_metric("back", "speed", 1)
+            await eventually(lambda: any(b"metric.back" in each for each in told))
+
+
+@pytest.mark.parametrize(
+    ("body", "told"),
+    [(b'{\n\n"a": 1}', {"a": 1}), (b'{"a"\n\nevent: refused', '{"a"\n\nevent: refused'), (b"\xff", "\ufffd")],
+)
+def test_an_event_that_nobody_can_read_breaks_no_stream(body: bytes, told: object) -> None:
+    event = Recorded(
+        seq=1,
+        subject="suite.event.later.happened",
+        id="id",
+        type="suite.later.happened.v9",
+        source="/node/box1",
+        time=utc_now(),
+        data=UnknownEvent(body=body),
+    )
+    sent = piece("events", Events(events=(event_document(event),), skipped=0))
+    name, data, *rest = sent.split(b"\n")
+    assert (name, rest) == (b"event: events", [b"", b""])
+    assert msgspec.json.decode(data.removeprefix(b"data: "))["events"][0]["data"] == told
+
+
+def failing_once(work: Callable[[], Awaitable[int]]) -> Callable[[], Awaitable[int]]:
+    """The same, away for a moment when it is asked first."""
+    failures = [Unavailable("no connection to NATS")]
+
+    async def fail_or_work() -> int:
+        if failures:
+            raise failures.pop()
+        return await work()
+
+    return fail_or_work

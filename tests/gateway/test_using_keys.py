@@ -176,6 +176,27 @@ def test_a_key_may_do_what_it_was_made_for(place: Place) -> None:
     assert place.gateway.get("/metrics", bearer(admin)).status == 200
 
 
+def test_a_key_for_looking_changes_and_generates_nothing(place: Place) -> None:
+    viewer = bearer(place.create("viewer", "--endpoint", "view"))
+    assert place.gateway.post("/ui/ask/health_check", {}, viewer).status == 200
+    chat = {"model": "tiny", "messages": [{"role": "user", "content": "a"}]}
+    for path, body in (
+        ("/ui/do/unload_model", {"model_id": "tiny"}),
+        ("/ui/do/unload_model/", {"model_id": "tiny"}),
+        ("/ui%2Fdo%2Funload_model", {"model_id": "tiny"}),
+        ("/ui/chat", chat),
+        ("/v1/chat/completions", chat),
+        ("/v1/messages", chat),
+        ("/api/chat", chat),
+    ):
+        answer = place.gateway.post(path, body, viewer)
+        assert answer.status == 403, path
+        assert b"key_not_permitted" in answer.body, path
+    for path in ("/v1/models", "/api/tags", "/metrics"):
+        assert place.gateway.get(path, viewer).status == 403, path
+    assert place.gateway.get("/ui/live").status == place.gateway.post("/ui/do/unload_model", {}).status == 401
+
+
 def test_a_key_learns_nothing_of_models_that_it_may_not_use(place: Place) -> None:
     secret = place.create("curious", "--model", "t?ny", "--endpoint", "chat", "--endpoint", "models")
     assert place.chat(secret, model="nick").document["model"] == "tiny", "an alias of what the key may use"

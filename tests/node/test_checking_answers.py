@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import signal
 from typing import Any
 
 import pytest
+from anyio import to_process
 
 from suite.messages.benchmarks import NumberedQuestion, Question
 from suite.node.benchmarks.checking import check, problems
@@ -29,6 +31,8 @@ NUMBER = {"type": "object", "properties": {"n": {"type": "integer"}}, "required"
         ({"json_schema": NUMBER}, "It is 1.", False),
         ({"json_schema": NUMBER}, "[" * 100_000, False),
         ({"json_schema": {"$ref": "http://127.0.0.1:9/none"}}, "1", False),
+        ({"json_schema": {"$ref": "#/required", "required": ["a"]}}, "1", False),
+        ({"pattern": "(?s)(.{1000000}){1000000}"}, "1", False),
     ],
 )
 async def test_an_answer_passes_if_it_is_right(right: dict[str, Any], answer: str, passes: bool) -> None:
@@ -40,6 +44,11 @@ async def test_a_pattern_without_an_end_is_ended_and_the_next_answer_is_checked(
     endless = Question(prompt="x", pattern="(a|a)*b")
     assert "CPU time" in (await check(endless, "a" * 64) or "")
     assert await check(endless, "ab") is None
+
+
+async def test_after_one_that_fails_no_time_limit_is_left_for_the_next_work() -> None:
+    assert "could not be checked" in (await check(Question(prompt="x", pattern="("), "1") or "")
+    assert await to_process.run_sync(signal.getitimer, signal.ITIMER_PROF) == (0.0, 0.0)
 
 
 async def test_patterns_and_schemas_that_cannot_be_read_are_named() -> None:

@@ -191,20 +191,27 @@ async def test_a_cancelled_benchmark_ends_and_those_behind_it_run(data_dir: Path
 
 
 async def test_a_benchmark_goes_on_after_its_node_was_killed_and_ends_once(tmp_path: Path) -> None:
+    """But not with other settings than it was started with: the results would be of two versions."""
     models = tmp_path / "models"
     models.mkdir()
     tiny_model(models / "tiny.gguf", chat_template=CHAT_TEMPLATE)
+    tiny_model(models / "reset.gguf", chat_template=CHAT_TEMPLATE)
+    settings = tmp_path / "suite.toml"
+    settings.write_text("[models.reset]\ncontext_length = 64\n")
     asked: Options = {"streams": (1,), "rounds": 15, "prompt_tokens": 8, "answer_tokens": 8}
     questions = lines(*[GOOD | {"prompt": f"Question {number}"} for number in range(3)])
     async with service_and_client(models, tmp_path / "suite") as (service, client):
         await client.run_benchmark("tiny", set_jsonl=questions, benchmark_id="b", wait=False, **asked)
+        await client.run_benchmark("reset", benchmark_id="c", wait=False, **asked)
         with anyio.fail_after(30):
             async for recorded in client.events("benchmark.b.progressed", follow=True):
                 if progressed([recorded]):
                     break
         await service.kill()
-    async with service_and_client(models, tmp_path / "suite") as (_, client):
+    async with service_and_client(models, tmp_path / "suite", "--config", str(settings)) as (_, client):
         reply = await client.run_benchmark("tiny", set_jsonl=questions, benchmark_id="b", **asked)
+        with pytest.raises(Conflict, match="other settings"):
+            await client.run_benchmark("reset", benchmark_id="c", **asked)
         events = await history(client)
     assert reply.state == "finished" and reply.result is not None and reply.result.quality is not None
     assert reply.result.quality.passed == 3
@@ -212,9 +219,11 @@ async def test_a_benchmark_goes_on_after_its_node_was_killed_and_ends_once(tmp_p
     assert [fact for fact in told if fact != "benchmark.progressed"] == [
         "node.started",
         "benchmark.started",
+        "benchmark.started",
         "node.started",
         "benchmark.finished",
         "evaluation.logged",
+        "benchmark.failed",
     ]
     # What the log knew was not measured again.
     noted = progressed(events)

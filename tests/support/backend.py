@@ -87,6 +87,7 @@ class FakeBackend:
         self.in_background = False
         self.window = window
         self.separate = separate
+        self.has_room_for_pictures = True
         self.moved = 0
         """How often sequences changed places."""
         self._exchange_steps = exchange_steps
@@ -164,7 +165,7 @@ class FakeBackend:
 
     def decode_picture(self, sequence: int, position: int, piece: Piece) -> bool:
         assert position == len(self.sequences[sequence]), "a gap or an overlap"
-        if not self._has_room(len(piece.tokens)):
+        if not (self.has_room_for_pictures and self._has_room(len(piece.tokens))):
             return False
         self.sequences[sequence] += piece.tokens
         self.pictures += 1

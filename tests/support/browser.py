@@ -50,12 +50,25 @@ class Browser:
         theme: Theme = "light",
         size: tuple[int, int] = (1280, 860),
         is_live: bool = True,
+        sleeps: bool = False,
     ) -> Iterator[Page]:
-        """A page with nothing of other pages. One that is not live gets its streams by `Page.stream`."""
+        """A page with nothing of other pages. One that is not live gets its streams by `Page.stream`.
+
+        ``sleeps``: it has a clock of its own, for `Page.sleep`.
+        """
         self._opened += 1
         page = Page(self, f"page{self._opened}")
         width, height = size
-        page.ask("open", url=url, key=key, theme=theme, width=width, height=height, live=not is_live)
+        page.ask(
+            "open",
+            url=url,
+            key=key,
+            theme=theme,
+            width=width,
+            height=height,
+            live=not is_live,
+            clock=sleeps,
+        )
         try:
             yield page
         finally:
@@ -75,6 +88,10 @@ class Page:
     def stream(self, body: str) -> None:
         """Have the page get this as the next stream, in place of the gateway's."""
         self.ask("stream", body=body)
+
+    def sleep(self, seconds: float) -> None:
+        """Have it wake as after a sleep: its timers are due, and it has heard nothing meanwhile."""
+        self.ask("sleep", seconds=seconds)
 
     def goto(self, url: str) -> None:
         self.ask("goto", url=url)

@@ -129,7 +129,7 @@ async def _wanted(
 ) -> BenchmarkStarted:
     prompt_tokens, answer_tokens = _lengths(model, request)
     content = await node.catalogue.digest(model.model_id)
-    name = node.fleet.judged_as(request.model_id)
+    name = node.fleet.meant(request.model_id)
     needs_judge = any(each.question.judge is not None for each in questions.questions)
     return BenchmarkStarted(
         benchmark_id=request.benchmark_id or node.new_id(),
@@ -148,7 +148,7 @@ async def _wanted(
         set_sha256=questions.sha256,
         broken_lines=questions.told,
         broken_line_count=len(questions.broken),
-        judge=node.fleet.judged_as(request.judge) if needs_judge and request.judge is not None else "",
+        judge=node.fleet.meant(request.judge) if needs_judge and request.judge is not None else "",
         requested_by=call.client or "",
     )
 
@@ -214,7 +214,7 @@ async def _reply(node: Node, known: Benchmark) -> RunBenchmarkReply:
         raise error_from_reply(end.code, end.message)
     if isinstance(end, BenchmarkCancelled):
         raise Cancelled(f"the benchmark {started.benchmark_id} was cancelled: start another one")
-    is_finished = isinstance(end, BenchmarkFinished)
+    finished = end if isinstance(end, BenchmarkFinished) else None
     last = await node.log.last(_events(node, started.benchmark_id))
     return RunBenchmarkReply(
         benchmark_id=started.benchmark_id,
@@ -222,10 +222,10 @@ async def _reply(node: Node, known: Benchmark) -> RunBenchmarkReply:
         state=known.state,
         runs_on=started.node,
         broken_lines=started.broken_lines,
-        evaluation_id=end.evaluation_id if is_finished else None,
-        result=end.result if is_finished else None,
+        evaluation_id=None if finished is None else finished.evaluation_id,
+        result=None if finished is None else finished.result,
         # The evaluation is the next event after the end.
-        seq=0 if last is None else last.seq + is_finished,
+        seq=0 if last is None else last.seq + (finished is not None),
     )
 
 
@@ -233,7 +233,7 @@ async def _reply(node: Node, known: Benchmark) -> RunBenchmarkReply:
 async def get_benchmarks(node: Node, request: GetBenchmarksRequest, _: Call) -> GetBenchmarksReply:
     """Get benchmarks, newest first, also those that wait or run."""
     if request.model_id is not None:
-        request = replace(request, model_id=node.fleet.judged_as(request.model_id))
+        request = replace(request, model_id=node.fleet.meant(request.model_id))
     async with node.projections.evaluation.reading(request.min_seq, own_seq=node.last_seq) as db:
         return await read_model.benchmarks(db, request)
 

@@ -108,7 +108,7 @@ async def log_model_evaluation(
 
     def is_same(before: EvaluationLogged, now: EvaluationLogged) -> bool:
         # The name that it was logged under may have become an alias since.
-        before = replace(before, model_name=node.fleet.judged_as(before.model_name))
+        before = replace(before, model_name=node.fleet.meant(before.model_name))
         if request.evaluation_timestamp is None:
             now = replace(now, evaluation_timestamp=before.evaluation_timestamp)
         if request.version is None:  # which version the model is at may have changed since
@@ -149,7 +149,7 @@ def _of_version(
     node: Node, request: GetModelEvaluationScoresRequest, name: str
 ) -> GetModelEvaluationScoresRequest:
     """The request with the model's id, and the version that the name says. Raises VersionNotFound."""
-    model_id, named = node.fleet.judged_as(name), split(name)
+    model_id, named = node.fleet.meant(name), split(name)
     if named is not None and model_id != name:
         request = replace(request, version=node.versions.versions.find(model_id, named.version).number)
     return replace(request, model_name=model_id)
@@ -186,7 +186,7 @@ def _subject(node: Node, request: LogModelEvaluationRequest) -> tuple[str, int]:
     Raises VersionNotFound for a version that a known model does not have.
     """
     versions, named = node.versions.versions, split(request.model_name)
-    model_id = node.fleet.judged_as(request.model_name)
+    model_id = node.fleet.meant(request.model_name)
     if request.version is not None:
         return model_id, versions.find(model_id, str(request.version)).number
     if named is not None and model_id != request.model_name:
@@ -215,7 +215,7 @@ def _retracts(event: Event, evaluation_id: str) -> bool:
 @action("compare_models", is_lookup=True)
 async def compare_models(node: Node, request: CompareModelsRequest, _: Call) -> CompareModelsReply:
     """Compare models by their latest cycles, with the change since the previous ones."""
-    names = tuple(map(node.fleet.judged_as, request.model_names))
+    names = tuple(map(node.fleet.meant, request.model_names))
     async with node.projections.evaluation.reading(request.min_seq, own_seq=node.last_seq) as db:
         reply = await comparison.compare_models(db, replace(request, model_names=names))
     models = as_many_as_fit(reply.models)

@@ -143,7 +143,12 @@ async def serve(
                     log=log,
                     engine=engine,
                     prompter=prompter,
-                    pictures=Pictures(engine, Attachments(connection, subjects, new_id), new_id),
+                    pictures=Pictures(
+                        engine,
+                        Attachments(connection, subjects, new_id),
+                        new_id,
+                        context_tokens=spec.context_tokens,
+                    ),
                     grammars=Grammars(
                         spec.model_path, leave_core=leave_core, confined=spec.confinement is not None
                     ),

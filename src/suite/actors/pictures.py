@@ -10,6 +10,7 @@ import asyncio
 import base64
 import binascii
 from collections import OrderedDict
+from collections.abc import Mapping
 from hashlib import sha256
 from typing import Final
 
@@ -21,10 +22,10 @@ from suite.actors.attachments import Attachments
 from suite.engine.engine import Engine
 from suite.engine.llama_model import LlamaModel
 from suite.engine.pictures import image
-from suite.engine.pictures.tokens import EncodedPicture
+from suite.engine.pictures.tokens import EncodedPicture, unread
 from suite.engine.prompts.placed_pictures import placed
 from suite.engine.thread import EngineThread
-from suite.errors import InvalidPicture, InvalidRequest, UnsupportedContent
+from suite.errors import InvalidPicture, InvalidRequest, PromptTooLong, UnsupportedContent
 from suite.identity import NewId
 from suite.messages.actions.chat import ContentPart
 from suite.messages.actions.generation import GenerateTextRequest
@@ -37,9 +38,16 @@ class Pictures:
     """Reads and encodes the pictures that one model is sent."""
 
     def __init__(
-        self, engine: EngineThread, attachments: Attachments, new_id: NewId, *, kept_bytes: int = KEPT_BYTES
+        self,
+        engine: EngineThread,
+        attachments: Attachments,
+        new_id: NewId,
+        *,
+        context_tokens: int,
+        kept_bytes: int = KEPT_BYTES,
     ) -> None:
         self._engine = engine
+        self._context_tokens = context_tokens
         self._attachments = attachments
         self._new_id = new_id
         self._kept_bytes = kept_bytes
@@ -51,16 +59,38 @@ class Pictures:
         """The request with its pictures as the model reads them, in place of their files.
 
         Raises UnsupportedContent if the model reads none, InvalidPicture, PictureTooLarge, RequestTimeout,
-        InvalidRequest and GenerationFailed.
+        InvalidRequest, PromptTooLong and GenerationFailed.
         """
         messages = request.messages or ()
-        sent = {part.picture or "": part for message in messages for part in message.pictures}
-        if not sent:
+        parts = [part for message in messages for part in message.pictures]
+        if not parts:
             return request
-        encoded = {picture: await self._encoded(part, request) for picture, part in sent.items()}
+        encoded = await self._all_encoded({part.picture or "": part for part in reversed(parts)}, request)
         return msgspec.structs.replace(
             request, messages=tuple(placed(message, encoded, self._new_id) for message in messages)
         )
+
+    async def _all_encoded(
+        self, sent: Mapping[str, ContentPart], request: GenerateTextRequest
+    ) -> dict[str, EncodedPicture]:
+        """The pictures of a chat, which come in the order of their last places there, the last one first.
+
+        Once they fill the context, those before them are not read: they are cut, or the chat is refused.
+        """
+        encoded: dict[str, EncodedPicture] = {}
+        cells = 0
+        for picture, part in sent.items():
+            if cells >= self._context_tokens:
+                encoded[picture] = unread(sha256(picture.encode()).digest())
+                continue
+            encoded[picture] = each = await self._encoded(part, request)
+            cells += each.cells
+            if cells >= self._context_tokens and request.truncate is None:
+                raise PromptTooLong(
+                    f"{len(encoded)} of {len(sent)} pictures take {cells} tokens and the model's context has "
+                    f"{self._context_tokens}: send fewer, or truncate: left"
+                )
+        return encoded
 
     async def _encoded(self, part: ContentPart, request: GenerateTextRequest) -> EncodedPicture:
         if part.attached is not None and (kept := self._find(bytes.fromhex(part.attached))) is not None:

@@ -15,7 +15,7 @@ import msgspec
 from suite.bus.connection import Connection, Message
 from suite.client.asking import encoded
 from suite.errors import SuiteError
-from suite.messages.actions.chat import DATA_URL
+from suite.messages.actions.chat import DATA_URL, without_head
 from suite.messages.attachments import AskForPart
 
 _decode = msgspec.json.Decoder(AskForPart).decode
@@ -31,7 +31,7 @@ class Split(NamedTuple):
 def without_pictures(body: Mapping[str, object]) -> Split | None:
     """The fields of a GenerateTextRequest without its pictures; None if it has none.
 
-    Its messages may be JSON already.
+    Its messages may be JSON already. Blocks: for half a second where they have 20 MB.
     """
     files: dict[str, bytes] = {}
     messages = msgspec.json.decode(encoded({"messages": body.get("messages")}))["messages"]
@@ -76,9 +76,11 @@ def _file(part: dict[str, Any]) -> bytes | None:
     if isinstance(url, dict):
         url = url.get("url")
     if part.get("type") == "image_url" and isinstance(url, str) and DATA_URL.match(url):
-        data: Any = DATA_URL.sub("", url, count=1)
+        data: Any = url
     else:
         data = part.get("data") if part.get("type") == "image" else None
-    with suppress(binascii.Error, ValueError, TypeError):
-        return base64.b64decode("".join(data.split()), validate=True) if isinstance(data, str) else None
+    if not isinstance(data, str):
+        return None
+    with suppress(binascii.Error, ValueError):
+        return base64.b64decode("".join(without_head(data).split()), validate=True)
     return None

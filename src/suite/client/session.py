@@ -9,6 +9,7 @@ from itertools import chain
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, Unpack
 
 import anyio
+import anyio.to_thread
 import msgspec
 from anyio.abc import TaskGroup
 
@@ -491,7 +492,7 @@ class Client(Evaluations, Benchmarks, Records, Statistics, Texts, GatewayKeys, M
         try:
             return await self._exchange_twice(body, hear)
         except TooLarge:
-            if (split := without_pictures(body)) is None:
+            if (split := await anyio.to_thread.run_sync(without_pictures, body)) is None:
                 raise
         async with sending_files(self._connection, split.files) as inbox:
             return await self._exchange_twice({**split.body, "attachments": inbox}, hear)

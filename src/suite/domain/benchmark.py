@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from statistics import fmean
 from typing import Final, TypeAlias
+from uuid import UUID, uuid5
 
 import msgspec
 from msgspec import UNSET
@@ -36,6 +37,9 @@ from suite.messages.events import (
 Round: TypeAlias = tuple[int, int]
 """How many streams, and which round of them."""
 End: TypeAlias = BenchmarkFinished | BenchmarkFailed | BenchmarkCancelled
+
+_EVALUATIONS: Final = UUID("c70c7b6c-d9ae-4fc7-b3fa-e7841ab9bce1")
+"""The namespace of the ids of their evaluations."""
 
 _encode = msgspec.json.Encoder().encode
 
@@ -153,7 +157,7 @@ def is_same(before: BenchmarkStarted, now: BenchmarkStarted) -> bool:
 
 
 def finish(
-    benchmark: Benchmark, *, trust_so_far: float, evaluation_id: str, now: datetime
+    benchmark: Benchmark, *, trust_so_far: float, now: datetime
 ) -> tuple[BenchmarkFinished, EvaluationLogged]:
     """The events of the end of a benchmark of which nothing is left: appended together, or not at all.
 
@@ -164,6 +168,8 @@ def finish(
     assert started is not None, "it was started"
     result = result_of(benchmark)
     accuracy = None if result.quality is None or result.quality.accuracy is None else result.quality.accuracy
+    # Not the benchmark's own id: clients choose that, and an evaluation may have it already.
+    evaluation_id = str(uuid5(_EVALUATIONS, started.benchmark_id))
     finished = BenchmarkFinished(
         benchmark_id=started.benchmark_id,
         model_id=started.model_id,

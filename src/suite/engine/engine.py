@@ -377,6 +377,9 @@ class Engine:
                 run.slot.tokens += piece.tokens
                 del run.pending[: len(piece.tokens)]
                 return
+            if self._backend.separate:  # what others have is no room for it
+                self._discard(run, _no_room_for_picture())
+                return
             if not self._conversations.make_room():
                 self._free_cache()
 
@@ -532,8 +535,15 @@ class Engine:
         run.pending = [token]
         if generation.completion_tokens >= generation.request.max_tokens:
             self._end(run, "length")
-        elif len(run.slot.tokens) >= self._backend.context_tokens:
+        elif len(run.slot.tokens) + run.surplus_cells >= self._backend.context_tokens:
             self._end(run, "context_full")
+
+
+def _no_room_for_picture() -> PromptTooLong:
+    return PromptTooLong(
+        "the context has no room for a picture of the chat: send a shorter chat or a smaller picture, or "
+        "configure a larger context_length"
+    )
 
 
 def _picture_gone() -> ConversationGone:

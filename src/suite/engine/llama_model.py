@@ -196,6 +196,7 @@ class LlamaModel:
                 path,
                 model=self._model,
                 context=self.context,
+                context_tokens=self.context_tokens,
                 threads=self.settings.threads,
                 use_gpu=_on_gpu(self.settings),
                 batch_tokens=min(self.settings.batch_tokens, _MICRO_BATCH),

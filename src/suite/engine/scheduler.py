@@ -24,7 +24,7 @@ from suite.engine.backend import BatchEntry, TokenSampler
 from suite.engine.generation import Generation
 from suite.engine.listener import Listener
 from suite.engine.pictures.tokens import Piece as PicturePiece
-from suite.engine.pictures.tokens import is_stand_in, text_ahead
+from suite.engine.pictures.tokens import cells, is_stand_in, text_ahead
 from suite.engine.reasoning import AnswerStream
 from suite.engine.slots import Slot, common_prefix
 from suite.engine.step_time import Piece, StepTime, StepWork
@@ -45,6 +45,8 @@ class Run:
         self.listener = listener
         self.pending: list[int] = list(request.prompt)
         """Tokens to decode next: the rest of the prompt, or the token that was sampled last."""
+        self.surplus_cells = cells(request.prompt, request.pictures) - len(request.prompt)
+        """How many cells of the KV cache its pictures take beyond their positions (M-RoPE)."""
         self.slot: Slot | None = None
         """None while it waits."""
         self.lead: Lead | None = None

@@ -18,7 +18,7 @@ from suite.engine.bindings import last_messages, lib
 from suite.engine.pictures import bindings
 from suite.engine.pictures.image import Image
 from suite.engine.pictures.tokens import EncodedPicture, Piece, stand_ins
-from suite.errors import GenerationFailed, InvalidPicture, LoadFailed
+from suite.errors import GenerationFailed, InvalidPicture, LoadFailed, PromptTooLong
 
 _FLOAT_BYTES = 4
 _READ_BYTES = 1 << 20
@@ -37,9 +37,18 @@ class Projector:
     """The projector of one loaded model."""
 
     def __init__(
-        self, path: Path, *, model: int, context: int, threads: int, use_gpu: bool, batch_tokens: int
+        self,
+        path: Path,
+        *,
+        model: int,
+        context: int,
+        context_tokens: int,
+        threads: int,
+        use_gpu: bool,
+        batch_tokens: int,
     ) -> None:
-        """Load the file. `model` and `context` are llama.cpp's; `batch_tokens` fit into one micro-batch.
+        """Load the file. `model` and `context` are llama.cpp's; `batch_tokens` fit into one micro-batch, and
+        `context_tokens` into one sequence.
 
         Raises LoadFailed with llama.cpp's message.
         """
@@ -51,6 +60,7 @@ class Projector:
         params.use_gpu, params.n_threads = use_gpu, threads
         params.print_timings = params.warmup = False
         self._context = context
+        self._context_tokens = context_tokens
         self._batch_tokens = batch_tokens
         self._width: int = lib.llama_model_n_embd_inp(model)
         self._content = _content(path)
@@ -76,22 +86,24 @@ class Projector:
         """Make embeddings of a picture, which takes from a tenth of a second to many.
 
         `digest` is that of the picture. Raises InvalidPicture for one that llama.cpp cannot cut into pieces,
-        and GenerationFailed.
+        PromptTooLong for one that the context has no room for, and GenerationFailed.
         """
         tokens: list[int] = []
         pieces: list[Piece] = []
-        size = 0
+        cells = 0
         for number, part in enumerate(self._parts(image)):
             if isinstance(part, tuple):
                 tokens += part
                 continue
             positions: int = self._mtmd.mtmd_input_chunk_get_n_pos(part)
             own = sha256(b"%s %s %d" % (self._content, digest, number)).digest()
-            piece = Piece(stand_ins(own, positions), self._encoded(part))
+            count = self._tokens_of(part)
+            cells += count
+            self._check_room(cells)
+            piece = Piece(stand_ins(own, positions), self._encoded(part), count)
             tokens += piece.tokens
             pieces.append(piece)
-            size += _FLOAT_BYTES * self._width * self._tokens_of(part)
-        return EncodedPicture(tuple(tokens), tuple(pieces), size)
+        return EncodedPicture(tuple(tokens), tuple(pieces), _FLOAT_BYTES * self._width * cells)
 
     def decode(self, sequence: int, position: int, piece: Piece) -> bool:
         """Decode a piece of a picture at this position. False: the KV cache has no room for it.
@@ -145,6 +157,13 @@ class Projector:
     def _tokens_of(self, chunk: int) -> int:
         count: int = self._mtmd.mtmd_input_chunk_get_n_tokens(chunk)
         return count
+
+    def _check_room(self, cells: int) -> None:
+        if cells >= self._context_tokens:
+            raise PromptTooLong(
+                f"a picture takes {cells} tokens and the model's context has {self._context_tokens}: send a "
+                "smaller picture, or configure a larger context_length"
+            )
 
     def _encoded(self, chunk: int) -> MediaChunk:
         """A copy of a piece, with its embeddings."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import sys
 from array import array
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from hashlib import shake_256
 from typing import NamedTuple, Protocol
 
@@ -25,6 +25,8 @@ class Piece(NamedTuple):
     tokens: tuple[int, ...]
     """What stands for it: a number for each position that it takes."""
     chunk: Chunk
+    cells: int
+    """How many cells of the KV cache it takes: with M-RoPE far more than positions."""
 
 
 class EncodedPicture(NamedTuple):
@@ -35,6 +37,24 @@ class EncodedPicture(NamedTuple):
     pieces: tuple[Piece, ...]
     size: int
     """Bytes of its embeddings."""
+
+    @property
+    def cells(self) -> int:
+        """How many cells of the KV cache it takes, with the text around its pieces."""
+        return cells(self.tokens, {piece.tokens[0]: piece for piece in self.pieces})
+
+
+def cells(tokens: Sequence[int], pieces: Mapping[int, Piece]) -> int:
+    """How many cells of the KV cache tokens take; `pieces` by the first of the tokens that stand for each."""
+    if not pieces:
+        return len(tokens)
+    found = (pieces[token] for token in tokens if token in pieces)
+    return len(tokens) + sum(piece.cells - len(piece.tokens) for piece in found)
+
+
+def unread(digest: bytes) -> EncodedPicture:
+    """Stands for a picture that is sure to be cut from its chat, and is therefore not read."""
+    return EncodedPicture(stand_ins(digest, 1), (), 0)
 
 
 def stand_ins(digest: bytes, positions: int) -> tuple[int, ...]:

@@ -12,7 +12,7 @@ from typing import NamedTuple, TypeVar
 import msgspec
 
 from suite.engine.backend import LeaveCore
-from suite.engine.pictures.tokens import Piece
+from suite.engine.pictures.tokens import Piece, cells
 from suite.engine.prompts.call_form import CallForm
 from suite.engine.prompts.chat_text import ChatText, ChatWriter, Wishes
 from suite.engine.prompts.placed_pictures import without_rest_of_picture
@@ -186,13 +186,16 @@ class Prompter:
         self, request: GenerateTextRequest, chat: ChatText, tokens: list[int], surplus: int, patient: bool
     ) -> Prompt:
         """The prompt of these tokens, cut if need be. So many characters before them were cut already."""
-        if not surplus and len(tokens) < self._context_tokens:
+        pieces = chat.pictures.pieces
+        if not surplus and cells(tokens, pieces) < self._context_tokens:
             return self._prompt(chat, tokens)
         if request.truncate is None:
-            raise self._too_long(f"{len(tokens)} tokens")
-        kept = self._cut(request, tokens, patient)
+            raise self._too_long(f"{cells(tokens, pieces)} tokens")
+        kept = self._cut(request, tokens, pieces, patient)
         begin = int(self._vocabulary.adds_bos)
-        kept[begin:] = without_rest_of_picture(kept[begin:], chat.pictures.pieces)
+        kept[begin:] = without_rest_of_picture(kept[begin:], pieces)
+        if cells(kept, pieces) >= self._context_tokens:
+            raise self._too_long(f"{cells(kept, pieces)} tokens after its beginning was cut")
         unread = -(-surplus // self._vocabulary.longest_piece) if surplus else 0
         return self._prompt(chat, kept, unread + len(tokens) - len(kept))
 
@@ -324,11 +327,15 @@ class Prompter:
 
     # --- too long -------------------------------------------------------------------------------------------
 
-    def _cut(self, request: GenerateTextRequest, tokens: list[int], patient: bool) -> list[int]:
+    def _cut(
+        self, request: GenerateTextRequest, tokens: list[int], pieces: Mapping[int, Piece], patient: bool
+    ) -> list[int]:
         """Cut the prompt from the start, to leave room for the answer."""
         room = self._context_tokens - min(request.max_tokens, max(1, self._context_tokens // 4))
         if request.messages is not None:
-            tokens = self._without_oldest(request, request.messages, room, patient)
+            tokens = self._without_oldest(
+                request, request.messages, lambda kept: cells(kept, pieces) <= room, patient
+            )
         if len(tokens) <= room:
             return tokens
         first = tokens[: int(self._vocabulary.adds_bos)]  # a model may go astray without it
@@ -339,7 +346,11 @@ class Prompter:
         return self._tokenized(request, chat._replace(text=chat.text[self._surplus(chat.text) :]))
 
     def _without_oldest(
-        self, request: GenerateTextRequest, messages: tuple[ChatMessage, ...], room: int, patient: bool
+        self,
+        request: GenerateTextRequest,
+        messages: tuple[ChatMessage, ...],
+        fits: Callable[[list[int]], bool],
+        patient: bool,
     ) -> list[int]:
         """The chat without its oldest turns: as few as possible are dropped, at most all but the last."""
         # Whole turns are dropped: many templates insist that user and assistant alternate, and a tool's
@@ -354,7 +365,7 @@ class Prompter:
             return self._end_of(request, chat)
 
         most = len(turns) - 1
-        fewest = bisect_left(range(1, most), True, key=lambda count: len(without(count)) <= room) + 1
+        fewest = bisect_left(range(1, most), True, key=lambda count: fits(without(count))) + 1
         return without(fewest)
 
 

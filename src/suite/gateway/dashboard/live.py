@@ -16,7 +16,7 @@ import msgspec
 from msgspec.structs import replace
 
 from suite.client import Client
-from suite.errors import ModelNotFound, SuiteError
+from suite.errors import AccessDenied, ModelNotFound, SuiteError, Unavailable
 from suite.gateway.access import Rights
 from suite.gateway.dashboard.told import (
     Events,
@@ -45,7 +45,7 @@ from suite.ticks import tick, tick_or
 from suite.version import __version__
 
 LOOK_SECONDS: Final = 1.0
-"""How often the nodes are asked what they do."""
+"""How often the nodes are asked what they do, and the log is tried again that could not be read."""
 TELL_SECONDS: Final = 0.25
 """How often new events of the log are told."""
 MOST_EVENTS: Final = 200
@@ -154,13 +154,26 @@ class Live:
     # --- the log ------------------------------------------------------------------------------------------
 
     async def _watch_log(self) -> None:
-        try:
-            after = await self._client.last_seq()
-            async with aclosing(self._client.events(after=after, follow=True)) as events:
-                async for event in events:
-                    self._hear(event)
-        except SuiteError as error:  # this user may not read it: the rest of the page needs no log
-            self._tell_trouble(Trouble.of(error, about="log"))
+        """Hear of every new event. What comes while the log cannot be read is heard of afterwards."""
+        after: int | None = None
+        while True:
+            try:
+                last_seq = await self._client.last_seq()
+                self._end_trouble_with_log()
+                after = last_seq if after is None else after
+                async with aclosing(self._client.events(after=after, follow=True)) as events:
+                    async for event in events:
+                        after = event.seq
+                        self._hear(event)
+            except SuiteError as error:
+                self._tell_trouble(Trouble.of(error, about="log"))
+                if isinstance(error, AccessDenied) and not isinstance(error, Unavailable):
+                    return  # for good: the rest of the page needs no log
+            await tick(LOOK_SECONDS)
+
+    def _end_trouble_with_log(self) -> None:
+        if self._troubles.pop("log", None) is not None:
+            self._tell(piece("events", Events(events=(), skipped=0)))
 
     def _hear(self, event: Recorded) -> None:
         self._new.append(event)

@@ -180,11 +180,19 @@ def fleet(at: datetime, health: HealthCheckReply, stats: GetStatsReply, status: 
 
 
 def event_document(event: Recorded) -> Mapping[str, Any]:
-    """An event with its envelope. One of a later version keeps its body from the log unchanged."""
+    """An event with its envelope. One of a later version has what its body says."""
     fields: dict[str, Any] = msgspec.structs.asdict(event)
     if isinstance(event.data, UnknownEvent):
-        fields["data"] = msgspec.Raw(event.data.body)
+        fields["data"] = _unread(event.data.body)
     return fields
+
+
+def _unread(body: bytes) -> Any:
+    """What nobody has looked at: anything may have written it, and it must break no page."""
+    try:
+        return msgspec.json.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return body.decode(errors="replace")
 
 
 def _instance_row(info: InstanceInfo) -> InstanceRow:

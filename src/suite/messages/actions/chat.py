@@ -19,6 +19,12 @@ DATA_URL = re.compile(r"data:[^,]*;base64,", re.IGNORECASE)
 """What a data URL with base64 begins with."""
 
 
+def without_head(picture: str) -> str:
+    """The base64 of a picture that may be sent as a data URL."""
+    head = DATA_URL.match(picture)
+    return picture if head is None else picture[head.end() :]
+
+
 class PictureUrl(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A picture, as in OpenAI's API."""
 
@@ -35,7 +41,8 @@ class ContentPart(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     """``text``; ``refusal`` in an assistant's message; ``image`` or ``image_url`` for a model with the
     capability ``vision``. Audio and files are refused."""
     data: str | None = None
-    """The picture of a part of the type ``image``: a PNG, JPEG, GIF, WebP or BMP file in base64."""
+    """The picture of a part of the type ``image``: a PNG, JPEG, GIF, WebP or BMP file in base64, or as a data
+    URL."""
     attached: Annotated[str, Meta(pattern="^[0-9a-f]{64}$")] | None = None
     """Instead of ``data``: the SHA-256 of the picture's file, which is asked for at ``attachments``."""
     image_url: PictureUrl | str | None = None
@@ -58,12 +65,13 @@ class ContentPart(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
 
         Its base64, the digest of one that is attached, or the URL of one that would have to be fetched.
         """
-        if self.type == "image":
-            return self.attached or self.data
-        if self.type != "image_url" or self.image_url is None:
+        if self.type not in PICTURE_PARTS:
             return None
-        url = self.image_url if isinstance(self.image_url, str) else self.image_url.url
-        return DATA_URL.sub("", url, count=1)
+        if self.type == "image":
+            sent = self.attached or self.data
+        else:
+            sent = self.image_url.url if isinstance(self.image_url, PictureUrl) else self.image_url
+        return sent and without_head(sent)
 
     @property
     def plain(self) -> str | None:

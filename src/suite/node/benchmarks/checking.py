@@ -9,7 +9,8 @@ from __future__ import annotations
 import re
 import resource
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -67,9 +68,8 @@ async def _apart(work: Callable[..., T], *arguments: Any) -> T:
 def _problems(questions: list[NumberedQuestion]) -> dict[int, str]:
     import jsonschema  # noqa: F401 - before the limits
 
-    _limit(PROBE_CPU_SECONDS)
-    found = {each.line: _problem(each.question) for each in questions}
-    _unlimit()
+    with _limited(PROBE_CPU_SECONDS):
+        found = {each.line: _problem(each.question) for each in questions}
     return {line: problem for line, problem in found.items() if problem is not None}
 
 
@@ -83,23 +83,30 @@ def _problem(question: Question) -> str | None:
             re.compile(question.pattern)
         elif question.json_schema is not None:
             Draft202012Validator.check_schema(question.json_schema)
-    except (re.error, RecursionError, OverflowError) as error:
-        return f"pattern: {error}"[:_PROBLEM_CHARACTERS]
     except SchemaError as error:
         return f"json_schema: {error.message}"[:_PROBLEM_CHARACTERS]
+    except Exception as error:
+        return f"{'pattern' if question.pattern is not None else 'json_schema'}: {_told(error)}"
     return None
 
 
 def _check(question: Question, answer: str) -> str | None:
     import jsonschema  # noqa: F401 - before the limits
 
-    _limit(CPU_SECONDS)
-    problem = _compare(question, answer)
-    _unlimit()
-    return problem
+    with _limited(CPU_SECONDS):
+        try:
+            return _compare(question, answer)
+        except Exception as error:  # what can be read may still not be applied, or takes too much memory
+            return f"it could not be checked: {_told(error)}"
 
 
-def _limit(seconds: float) -> None:
+def _told(error: Exception) -> str:
+    """What an error of a pattern or a schema says; some, such as that of memory, say nothing themselves."""
+    return (str(error) or type(error).__name__)[:_PROBLEM_CHARACTERS]
+
+
+@contextmanager
+def _limited(seconds: float) -> Iterator[None]:
     """Have the kernel end this process when it takes so much CPU time, or more memory than is allowed."""
     if resource.getrlimit(resource.RLIMIT_AS)[0] == resource.RLIM_INFINITY:
         pages = int(Path("/proc/self/statm").read_text().split()[0])
@@ -107,10 +114,10 @@ def _limit(seconds: float) -> None:
         resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
     signal.signal(signal.SIGPROF, signal.SIG_DFL)
     signal.setitimer(signal.ITIMER_PROF, seconds)
-
-
-def _unlimit() -> None:
-    signal.setitimer(signal.ITIMER_PROF, 0)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_PROF, 0)
 
 
 # --- what is right ------------------------------------------------------------------------------------------
@@ -134,7 +141,6 @@ def _compare(question: Question, answer: str) -> str | None:
 def _schema_problem(schema: dict[str, Any], text: str) -> str | None:
     from jsonschema import Draft202012Validator
     from referencing import Registry
-    from referencing.exceptions import Unresolvable
 
     fenced = _FENCE.match(text)
     try:
@@ -143,9 +149,6 @@ def _schema_problem(schema: dict[str, Any], text: str) -> str | None:
         return "it is not JSON"
     except RecursionError:
         return "its JSON is nested too deeply"
-    try:
-        # An empty registry: nothing is fetched from anywhere.
-        valid = Draft202012Validator(schema, registry=Registry()).is_valid(value)
-    except (Unresolvable, RecursionError, re.error) as error:
-        return f"the schema cannot be applied: {error}"[:_PROBLEM_CHARACTERS]
+    # An empty registry: nothing is fetched from anywhere.
+    valid = Draft202012Validator(schema, registry=Registry()).is_valid(value)
     return None if valid else "the schema does not describe it"

@@ -43,6 +43,7 @@ from suite.errors import (
     Quarantined,
     ReadModelBehind,
     ReadModelUnavailable,
+    RequestTimeout,
     SuiteError,
     Unavailable,
     UnknownOutcome,
@@ -54,6 +55,7 @@ from suite.messages.events import BenchmarkFailed, BenchmarkStarted, Event
 from suite.messages.subjects import Subjects
 from suite.node.benchmarks.asking import Answer, Asking
 from suite.node.benchmarks.checking import check
+from suite.node.versions import VersionBook
 from suite.projections.projector import Projector
 from suite.projections.trust import evidence_of
 from suite.tasks import background
@@ -79,6 +81,7 @@ _PASSING: Final = (
     Overloaded,
     ReadModelBehind,
     ReadModelUnavailable,
+    RequestTimeout,
     Unavailable,
     UnknownOutcome,
 )
@@ -110,6 +113,7 @@ class Job:
         log: Log,
         subjects: Subjects,
         catalogue: Catalogue,
+        versions: VersionBook,
         evaluation: Projector,
         now: Now,
         clock: Clock,
@@ -119,6 +123,7 @@ class Job:
         self._log = log
         self._aggregate = subjects.aggregate(BenchmarkStarted.aggregate, benchmark_id)
         self._catalogue = catalogue
+        self._versions = versions
         self._evaluation = evaluation
         self._now, self._clock = now, clock
         self._known = UNKNOWN
@@ -158,20 +163,27 @@ class Job:
 
     async def _measure(self, started: BenchmarkStarted) -> None:
         """Measure what is left. Raises the errors that are of the model."""
-        await self._check_content(started)
+        await self._check_model(started)
         if self._measured.load is None:
             load = await self._patiently(partial(self._asking.load, started.model_id))
             self._measured = replace(self._measured, load=load)  # the log is told with the first sample
         await self._measure_speed(started)
         await self._ask_questions(started)
 
-    async def _check_content(self, started: BenchmarkStarted) -> None:
-        """Check that the model is still the one that was to be measured. Raises Conflict, ModelNotFound."""
-        found = await self._catalogue.digest(started.model_id)
-        if found != started.content:
-            raise Conflict(
-                f"{started.model_id} has other content than when the benchmark was started: start it again"
-            )
+    async def _check_model(self, started: BenchmarkStarted) -> None:
+        """Check that the model is still the one that was to be measured, and would be loaded like it.
+
+        Raises Conflict, ModelNotFound and ModelFileGone.
+        """
+        model = self._catalogue.resolve(started.model_id)
+        if await self._catalogue.digest(model.model_id) != started.content:
+            raise _changed(started, "content")
+        if model.settings_key != started.settings_key:
+            raise _changed(started, "settings")
+        await self._versions.reach(self._last_seq)  # after a start, the versions are read meanwhile
+        # 0: it has no versions, or its version was not known then.
+        if started.version not in (0, self._versions.number(model, started.content)):
+            raise _changed(started, "settings")
 
     async def _measure_speed(self, started: BenchmarkStarted) -> None:
         left = list(self._measured.rounds_left())
@@ -277,7 +289,7 @@ class Job:
         trust_so_far = await self._patiently(self._trust_so_far)
 
         def end(known: Benchmark) -> tuple[Event, ...]:
-            return finish(known, trust_so_far=trust_so_far, evaluation_id=self._id, now=self._now())
+            return finish(known, trust_so_far=trust_so_far, now=self._now())
 
         await self._settle(end)
 
@@ -337,6 +349,12 @@ class Job:
             else:
                 break
         self._measured = _with(self._measured, self._known)
+
+
+def _changed(started: BenchmarkStarted, what: str) -> Conflict:
+    return Conflict(
+        f"{started.model_id} has other {what} than when the benchmark was started: start another one"
+    )
 
 
 async def _checked(asked: NumberedQuestion, answer: Answer) -> AnswerSample:

@@ -59,7 +59,6 @@ class Fleet:
         self._node = node
         self._connection = connection
         self._subjects = subjects
-        self._catalogue = catalogue
         self._asking: dict[str, set[anyio.CancelScope]] = {}
         """The requests that each node has not answered."""
         self.own = OwnState(node, epoch, supervisor, catalogue, clock=clock, has_models=has_models)
@@ -163,17 +162,15 @@ class Fleet:
         """The id of a model: as it is called here, or else on another node."""
         return self.routing.id_of(id_or_alias)
 
-    def judged_as(self, id_or_alias: str) -> str:
-        """The name under which a model is evaluated: its id, but a model with adapters has one of its own."""
-        name = self._catalogue.meant(id_or_alias)
-        return self.canonical(name) if self._catalogue.variant(name) is None else name
-
     def has(self, id_or_alias: str) -> bool:
         """Whether this node or another one has a model."""
         return self.routing.has(id_or_alias)
 
     def meant(self, id_or_alias: str) -> str:
-        """What a name stands for: the id of a model, or the name of one with adapters."""
+        """What a name stands for: the id of a model, or the name of one with adapters, here or elsewhere.
+
+        Models are evaluated under it.
+        """
         return self.routing.meant(id_or_alias)
 
     async def ask_each(

@@ -61,10 +61,10 @@ export async function get(path, signal) {
 
 /** @param {string} path @param {RequestInit} options @returns {Promise<Response>} */
 export async function request(path, options) {
-  const headers = {"content-type": "application/json", ...(key.value ? {authorization: `Bearer ${key.value}`} : {})};
+  const sent = headers();
   let answer;
   try {
-    answer = await fetch(path, {...options, headers, cache: "no-store"});
+    answer = await fetch(path, {...options, headers: sent, cache: "no-store"});
   } catch (error) {
     if (options.signal?.aborted) throw error;
     throw new Refusal("unreachable", "the gateway cannot be reached", 0);
@@ -75,17 +75,29 @@ export async function request(path, options) {
   throw new Refusal(about.code, about.message, answer.status);
 }
 
+function headers() {
+  const all = new Headers({"content-type": "application/json"});
+  try {
+    if (key.value) all.set("authorization", `Bearer ${key.value}`);
+  } catch {
+    throw new Refusal("invalid_api_key", "this key has letters that no key has: copy it again", 401);
+  }
+  return all;
+}
+
 /**
  * Reads server-sent events. EventSource could not send the key.
  * @param {Response} answer
+ * @param {() => void} [hear] called with whatever comes, signs of life too
  * @returns {AsyncGenerator<{name: string, data: any}>}
  */
-export async function* serverEvents(answer) {
+export async function* serverEvents(answer, hear = () => {}) {
   const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
   let rest = "";
   while (true) {
     const {value, done} = await reader.read();
     if (done) return;
+    hear();
     const blocks = (rest + value).split("\n\n");
     rest = blocks.pop() ?? "";
     for (const block of blocks) {

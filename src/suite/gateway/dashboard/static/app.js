@@ -197,6 +197,7 @@ document.querySelector(".skip").addEventListener("click", (event) => {
 live.on("connection", showConnection);
 live.on("trouble", showBanner);
 live.on("fleet", showBanner);
+live.on("events", showBanner);
 live.on("hello", showKey);
 live.on("hello", () => shown ?? route());
 window.addEventListener("hashchange", () => live.hello && live.connection !== "refused" && route());

@@ -39,6 +39,8 @@ export class Live {
     this.listeners = new Map();
     /** @type {AbortController | null} */
     this.open = null;
+    /** Before the next connection, in milliseconds. */
+    this.pause = FIRST_PAUSE;
   }
 
   /** @param {Topic} topic @param {(told: any) => void} listener @returns {() => void} */
@@ -57,14 +59,10 @@ export class Live {
   async run() {
     this.open?.abort();
     const open = (this.open = new AbortController());
-    let pause = FIRST_PAUSE;
+    this.pause = FIRST_PAUSE;
     while (!open.signal.aborted) {
       try {
-        this.become("connecting");
-        const answer = await request("/ui/live", {signal: open.signal});
-        this.become("live");
-        pause = FIRST_PAUSE;
-        await this.read(answer, open);
+        await this.follow(open.signal);
       } catch (error) {
         if (open.signal.aborted) return;
         if (error instanceof Refusal && error.isAboutKey) {
@@ -75,8 +73,8 @@ export class Live {
       }
       if (open.signal.aborted) return;
       this.become("lost");
-      await new Promise((resolve) => setTimeout(resolve, pause));
-      pause = Math.min(2 * pause, LONGEST_PAUSE);
+      await new Promise((resolve) => setTimeout(resolve, this.pause));
+      this.pause = Math.min(2 * this.pause, LONGEST_PAUSE);
     }
   }
 
@@ -86,23 +84,28 @@ export class Live {
     this.become("resting");
   }
 
-  /** @param {Response} answer @param {AbortController} open */
-  async read(answer, open) {
-    const silence = {timer: 0};
+  /** Makes one connection, and reads it until it ends or is silent: after a sleep nothing else tells that it is dead.
+   * @param {AbortSignal} ended */
+  async follow(ended) {
+    const silent = new AbortController();
+    let timer = 0;
     const hear = () => {
-      clearTimeout(silence.timer);
-      silence.timer = setTimeout(() => answer.body.cancel().catch(() => {}), SILENCE);
+      clearTimeout(timer);
+      timer = setTimeout(() => silent.abort(), SILENCE);
     };
     try {
       hear();
-      for await (const {name, data} of serverEvents(answer)) {
-        hear();
-        if (open.signal.aborted) return;
+      this.become("connecting");
+      const answer = await request("/ui/live", {signal: AbortSignal.any([ended, silent.signal])});
+      this.become("live");
+      this.pause = FIRST_PAUSE;
+      for await (const {name, data} of serverEvents(answer, hear)) {
+        if (ended.aborted) return;
         if (name === "refused") throw new Refusal(data.code, data.message, 401);
         this.take(/** @type {Topic} */ (name), data);
       }
     } finally {
-      clearTimeout(silence.timer);
+      clearTimeout(timer);
     }
   }
 
@@ -115,6 +118,7 @@ export class Live {
       this.troubles.clear();
     } else if (name === "fleet") this.takeFleet(data);
     else if (name === "models") this.takeModels(data);
+    else if (name === "events") this.troubles.delete("log");
     else if (name === "trouble") this.troubles.set(data.about, data);
     this.tell(name, data);
   }

@@ -49,7 +49,7 @@ export function rangeOf(params, usual = "24h") {
   const since = Date.parse(params.since ?? "");
   const until = Date.parse(params.until ?? "");
   if (since < until) return {since, until, span: null};
-  const span = params.span in LABELS ? params.span : usual;
+  const span = Object.hasOwn(LABELS, params.span ?? "") ? params.span : usual;
   return {since: span === "all" ? 0 : now - SPANS[span], until: now, span};
 }
 

@@ -10,7 +10,7 @@ const ROW = 30;
 const PAGE = 200;
 const MOST = 5_000; // events that are kept while new ones come; older ones are asked for again
 const FILTER_PAUSE = 400;
-const AGGREGATES = ["admission", "breaker", "error", "evaluation", "instance", "key", "metric", "model", "node", "prediction", "usage"];
+const AGGREGATES = ["admission", "alias", "benchmark", "breaker", "error", "evaluation", "instance", "key", "metric", "model", "node", "prediction", "usage"];
 
 export const view = {
   name: "log",
@@ -114,7 +114,7 @@ class Log {
   async more() {
     if (!this.hasMore || this.isAsking || !this.events.length) return;
     const oldest = this.events.at(-1).seq;
-    const page = await this.asked({limit: PAGE, before: oldest});
+    const page = await this.asked({limit: PAGE, before: Math.ceil(oldest)}); // that of a gap lies between two
     if (!page || this.events.at(-1)?.seq !== oldest) return;
     this.events = [...this.events, ...page.events];
     this.hasMore = page.has_more;

@@ -346,7 +346,7 @@ const KINDS = {
 
 function models(context) {
   const {live} = context;
-  let kind = KINDS[context.params.models] ? context.params.models : "all";
+  let kind = Object.hasOwn(KINDS, context.params.models ?? "") ? context.params.models : "all";
   const search = h("input", {type: "search", placeholder: "Find a model", "aria-label": "Find a model", value: context.params.find ?? ""});
   const kinds = h("div.group", {role: "group", "aria-label": "Which models"});
   const total = h("span.muted");
