@@ -18,6 +18,9 @@ import nats
 import pytest
 
 from support.documents import REPOSITORY, Block, Step, examples, stand_in, steps
+from support.models import CHAT_TEMPLATE, tiny_model
+from support.pictures import picture
+from support.projector import END, START, tiny_projector
 from support.service import Serving
 
 README = REPOSITORY / "README.md"
@@ -29,8 +32,9 @@ USAGE = (
 )
 
 
-async def printed(command: list[str], **environ: str) -> str:
-    done = await anyio.run_process(command, check=False, stderr=STDOUT, env={**os.environ, **environ})
+async def printed(command: list[str], *, cwd: Path | None = None, **environ: str) -> str:
+    variables = {**os.environ, **environ}
+    done = await anyio.run_process(command, check=False, stderr=STDOUT, env=variables, cwd=cwd)
     assert done.returncode == 0, f"{command}\n{done.stdout.decode()}"
     return done.stdout.decode()
 
@@ -40,7 +44,8 @@ async def test_every_program_runs(tmp_path: Path) -> None:
     checkout = tmp_path / "checkout"
     checkout.mkdir()
     (checkout / ".venv").symlink_to(sys.prefix)
-    (checkout / ".models").symlink_to(stand_in(tmp_path))
+    (checkout / ".models").symlink_to(seeing(stand_in(tmp_path)))
+    (checkout / "photo.jpg").write_bytes(picture((255, 0, 0), format="JPEG"))
     (checkout / "node_modules").symlink_to(REPOSITORY / "examples" / "node_modules")
     ending = [
         stored(checkout, page, block, ".py")
@@ -71,6 +76,14 @@ async def test_every_program_runs(tmp_path: Path) -> None:
                 tasks.start_soon(in_the_other_terminal, service, checkout, answer)
 
 
+def seeing(models: Path) -> Path:
+    """The folder, with a small model that reads pictures as well, which the page about them names."""
+    name = "gemma-3-4b-it"
+    tiny_model(models / f"{name}-Q4_K_M.gguf", control=[START, END], chat_template=CHAT_TEMPLATE, context=512)
+    tiny_projector(models / f"mmproj-{name}-f16.gguf")
+    return models
+
+
 @asynccontextmanager
 async def typed(serve: Step, checkout: Path, data_dir: Path) -> AsyncIterator[Serving]:
     """The service as the README says to start it."""
@@ -97,8 +110,12 @@ async def in_the_other_terminal(service: Serving, checkout: Path, answer: Step) 
 
 
 async def run(service: Serving, path: Path) -> str:
-    """What a Python program prints, which finds the service as it would any other."""
-    return await printed([sys.executable, str(path)], SUITE_DATA_DIR=str(service.data_dir))
+    """What a Python program prints, which finds the service as it would any other.
+
+    It runs where it lies, with the files that it reads beside it.
+    """
+    command = [sys.executable, str(path)]
+    return await printed(command, cwd=path.parent, SUITE_DATA_DIR=str(service.data_dir))
 
 
 async def until_a_generation_is_told(service: Serving, path: Path) -> None:
