@@ -1,4 +1,4 @@
-"""Adapters as models' processes get them: what a digest names is that content, whatever becomes of the file."""
+"""Adapters as models' processes get them: a digest names one content, whatever becomes of the file."""
 
 from __future__ import annotations
 
