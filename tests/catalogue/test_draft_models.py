@@ -63,6 +63,16 @@ async def test_one_that_does_not_fit_is_refused(models: Path, tmp_path: Path, na
     assert error.message in catalogue.warnings
 
 
+@pytest.mark.parametrize("name", ["small", "missing"])
+async def test_a_scan_that_finds_nothing_new_leaves_the_model_as_it_is(
+    models: Path, tmp_path: Path, name: str
+) -> None:
+    catalogue = await scanned(models, tmp_path / "data", {"main": ModelSettings(draft_model=name)})
+    before = catalogue.resolve("main")
+    await catalogue.scan()
+    assert catalogue.resolve("main") is before
+
+
 async def test_it_counts_as_soon_as_its_file_is_there(models: Path, tmp_path: Path) -> None:
     settings = {"main": ModelSettings(draft_model="late")}
     catalogue = await scanned(models, tmp_path / "data", settings)

@@ -9,11 +9,8 @@ import msgspec
 from suite.catalogue.kv_cache import KvCache, estimated
 from suite.catalogue.model import Draft, Model
 from suite.engine.gguf.estimate import uses_flash_attention
-from suite.engine.gguf.file import GgufInfo
-from suite.errors import DraftModelUnfit
-
-_MOST_PADDING = 128
-"""By so many tokens vocabularies may differ in size: models of a family pad theirs differently."""
+from suite.engine.gguf.file import MOST_PADDING, GgufInfo
+from suite.errors import DraftModelUnfit, SuiteError
 
 
 def with_drafts(models: Mapping[str, Model]) -> dict[str, Model]:
@@ -27,11 +24,18 @@ def _with_draft(model: Model, models: Mapping[str, Model]) -> Model:
     if not is_wanted or model.info is None or model.kv_cache is None:
         return model
     error = None if isinstance(model.error, DraftModelUnfit) else model.error
+    draft: Draft | None
     try:
         draft = _draft(model, model.info, model.kv_cache, models.get(name or ""))
     except DraftModelUnfit as unfit:
-        return msgspec.structs.replace(model, draft=None, error=error or unfit)
+        draft, error = None, error or unfit
+    if draft == model.draft and _is_same(error, model.error):
+        return model  # who has seen it sees that nothing has changed
     return msgspec.structs.replace(model, draft=draft, error=error)
+
+
+def _is_same(error: SuiteError | None, other: SuiteError | None) -> bool:
+    return type(error) is type(other) and str(error) == str(other)
 
 
 def _draft(model: Model, info: GgufInfo, cache: KvCache, other: Model | None) -> Draft:
@@ -61,7 +65,7 @@ def _check_fit(named: str, info: GgufInfo, other: GgufInfo) -> None:
     """What headers say of it; that each token is the same is seen at the load."""
     if not other.generates:
         raise DraftModelUnfit(f"{named} generates no text: choose a small model of the same family")
-    is_same = other.tokenizer == info.tokenizer and abs(other.vocabulary - info.vocabulary) <= _MOST_PADDING
+    is_same = other.tokenizer == info.tokenizer and abs(other.vocabulary - info.vocabulary) <= MOST_PADDING
     if not is_same:
         raise DraftModelUnfit(
             f"{named} has another vocabulary ({other.tokenizer}, {other.vocabulary:,} tokens) than the model "

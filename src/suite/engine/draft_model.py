@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 import msgspec
 
 from suite.engine.backend import BatchEntry
+from suite.engine.gguf.file import MOST_PADDING
 from suite.engine.llama_model import DraftSettings, LlamaModel
 from suite.engine.payoff import LENGTHS, Guess, Outlook
 from suite.engine.scheduler import Run
@@ -23,8 +24,6 @@ logger = logging.getLogger("suite.engine")
 
 READ_TOKENS = 64
 """At most so many tokens of each answer's prompt are read in a step: more would hold up the others."""
-_MOST_PADDING = 128
-"""By so many tokens vocabularies may differ in size: models of a family pad theirs differently."""
 
 
 class _Sequence:
@@ -196,7 +195,7 @@ def check_fit(model: LlamaModel, main: LlamaModel) -> None:
             f"the draft model has another vocabulary: token {differing} is {_shown(ours[differing])}, "
             f"and {_shown(theirs[differing])} in the model: choose a draft model of the same family"
         )
-    if abs(len(ours) - len(theirs)) > _MOST_PADDING:
+    if abs(len(ours) - len(theirs)) > MOST_PADDING:
         raise DraftModelUnfit(
             f"the draft model has a vocabulary of {len(ours):,} tokens and the model one of {len(theirs):,}: "
             "choose a draft model of the same family"

@@ -100,10 +100,7 @@ class Slots:
         is_free_to_take = best.conversation_id in (None, conversation_id)
         if is_free_to_take and shared[best.sequence] >= max(1, _MOSTLY * len(best.tokens)):
             return best
-        return min(
-            free,
-            key=lambda slot: (*self._eviction_order(slot), self._distance(slot, adapters), slot.sequence),
-        )
+        return min(free, key=lambda slot: self._preference(slot, adapters))
 
     def _preference(self, slot: Slot, adapters: str) -> tuple[bool, int, int, int]:
         return (*self._eviction_order(slot), self._distance(slot, adapters), slot.sequence)

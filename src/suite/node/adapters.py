@@ -1,22 +1,23 @@
 """Gives adapters to models' processes, which may read only what their node gives them (ADR 68, 73).
 
 A process is confined before it knows which adapters it will be asked for. So it may read one folder, and an
-adapter gets a name there when it is first used: a second name of the same file, or a copy where the file
-system has no such thing. Nothing is kept there: the folders are emptied when the node starts.
+adapter is copied there when it is first used. A copy stays what its name says, whatever becomes of the file;
+a second name of the same file would not. Nothing is kept: the folders are emptied when the node starts.
 """
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Sequence
 from contextlib import suppress
 from functools import partial
+from hashlib import file_digest
 from pathlib import Path
 
 import anyio.to_thread
 
 from suite.catalogue import Catalogue, Model
+from suite.catalogue.digests import just_changed
 from suite.catalogue.variants import applied, choices
 from suite.config import Settings
 from suite.engine.snapshots.folder import folder_of, make_private
@@ -65,20 +66,25 @@ async def given_adapters(
 
 
 def _give(file: Path, folder: Path, sha256: str, token: str) -> Path:
-    """Give a file a name in a folder, unless its content has one there. Blocks. Raises ModelFileGone."""
+    """Copy a file into a folder, unless its content is there. Blocks.
+
+    Raises ModelFileGone, and ModelFileInvalid if it does not have the content with this SHA-256 any more.
+    """
     given = folder / f"{sha256}.gguf"
     if given.exists():
         return given
     new = folder / f"{token}.new"
     try:
         make_private(folder)
-        try:
-            os.link(file, new)
-        except OSError:  # another file system, or a file of another user
-            shutil.copyfile(file, new)
+        shutil.copyfile(file, new)
+        with new.open("rb") as copy:
+            if file_digest(copy, "sha256").hexdigest() != sha256:
+                raise just_changed(file.name)
         new.replace(given)
+    except FileNotFoundError:
+        raise ModelFileGone(f"{file.name} is no longer there: put it back") from None
     except OSError as error:
-        raise ModelFileGone(f"{file.name} cannot be read ({error.strerror or error}): put it back") from None
+        raise ModelFileGone(f"{file.name} cannot be copied: {error.strerror or error}") from None
     finally:
         with suppress(OSError):
             new.unlink(missing_ok=True)

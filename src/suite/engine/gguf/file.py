@@ -30,6 +30,8 @@ from suite.errors import ModelFileGone, ModelFileIncomplete, ModelFileInvalid
 MAX_LAYERS = 512
 """llama.cpp's own limit (`LLAMA_MAX_LAYERS`)."""
 MAX_VOCABULARY = 1 << 22
+MOST_PADDING = 128
+"""By so many tokens vocabularies of one family may differ in size: models pad theirs differently."""
 MAX_WIDTH = 1 << 20
 MAX_CONTEXT_TOKENS = (1 << 31) - 1
 MAX_EXPERTS = 1024
