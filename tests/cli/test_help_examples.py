@@ -50,8 +50,8 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     for name in MODELS:
         tiny_model(home / "models" / f"{name}.gguf", chat_template=CHAT_TEMPLATE, brief=True)
     slow_model(home / "models" / "slow.gguf")
-    tiny_model(home / "models" / "gemma-3-4b.gguf", chat_template=CHAT_TEMPLATE, brief=True)
-    tiny_projector(home / "models" / "mmproj-gemma-3-4b.gguf")
+    tiny_model(home / "models" / "qwen2-vl.gguf", chat_template=CHAT_TEMPLATE, brief=True)
+    tiny_projector(home / "models" / "mmproj-qwen2-vl.gguf")
     (home / "photo.jpg").write_bytes(picture((0, 0, 255), format="JPEG"))
     for name in ("pirate", "poet"):
         adapter(home / "models" / f"{name}.gguf", home / "models" / f"{MODELS[0]}.gguf")

@@ -144,7 +144,7 @@ def generate(
     Examples:
       suite generate smollm2 "What is a llama?" --temperature 0
       suite generate smollm2 "Once upon a time" --raw --max-tokens 64
-      suite generate gemma-3-4b "What is this?" --image photo.jpg
+      suite generate qwen2-vl "What is this?" --image photo.jpg
       suite generate smollm2 "Who are you?" --adapter pirate --adapter poet=0.5
       cat letter.txt | suite generate smollm2 --system "Summarise the text." --json
     """
