@@ -77,16 +77,20 @@ const commands = {
       return (element?.getAttribute("aria-label") ?? element?.innerText ?? "").trim();
     });
   },
-  /** What axe finds that is serious. */
-  async axe({page}) {
+  /** What axe finds that is serious, by all rules or by one of them. */
+  async axe({page, rule}) {
     const {page: found} = of(page);
-    await found.evaluate(await axe());
-    return found.evaluate(async () => {
-      const {violations} = await globalThis.axe.run(document, {resultTypes: ["violations"]});
+    if (!(await found.evaluate(() => "axe" in globalThis))) await found.evaluate(await axe());
+    return found.evaluate(async (rule) => {
+      const only = rule ? {runOnly: {type: "rule", values: [rule]}} : {};
+      const {violations} = await globalThis.axe.run(document, {resultTypes: ["violations"], ...only});
       return violations
         .filter(({impact}) => impact === "serious" || impact === "critical")
         .map(({id, nodes}) => `${id}: ${nodes.map((node) => `${node.target} ${node.failureSummary}`).join(" | ")}`);
-    });
+    }, rule);
+  },
+  async theme({page, theme}) {
+    await of(page).page.emulateMedia({colorScheme: theme});
   },
   /** What the page holds, after all garbage is collected. */
   async held({page}) {

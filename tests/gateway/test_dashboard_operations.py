@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
@@ -14,6 +15,7 @@ from suite.client import Client
 from suite.errors import ModelNotFound, Unavailable
 from suite.gateway.access import Rights
 from suite.gateway.dashboard import history
+from suite.gateway.dashboard.files import static_files
 from suite.gateway.dashboard.history import EventsWanted, events_page
 from suite.gateway.dashboard.live import Live, piece
 from suite.gateway.dashboard.told import Events, event_document
@@ -38,6 +40,12 @@ def test_the_page_may_ask_nobody_else_and_is_sent_once(gateway: RunningGateway) 
     assert (again.status, again.body) == (304, b"")
     assert gateway.get("/ui/static/app.js").headers["content-type"].startswith("text/javascript")
     assert gateway.get("/ui/static/../app.py").error["code"] == "unknown_path"
+
+
+def test_the_page_names_all_its_modules_so_that_they_come_at_once(gateway: RunningGateway) -> None:
+    page = gateway.get("/ui").body.decode()
+    modules = {path for path in static_files() if path.endswith(".js")}
+    assert set(re.findall(r'"/ui/static/([^"]+\.js)"', page)) == modules
 
 
 def test_only_what_looks_up_is_asked_and_only_what_changes_is_done(gateway: RunningGateway) -> None:

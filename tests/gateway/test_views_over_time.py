@@ -18,7 +18,7 @@ from suite.errors import InvalidRequest
 from suite.identity import utc_now
 from suite.messages.actions.replay import ReplayHistoryReply
 from support.a_day import MODELS, write_a_day
-from support.browser import Browser, Page, Theme, running_browser
+from support.browser import Browser, Page, running_browser
 from support.fleet import Fleet
 from support.gateway import RunningGateway, gateway_for
 from support.models import tiny_model
@@ -152,24 +152,31 @@ def shown(page: Page, title: str) -> None:
     page.wait('.view[aria-busy="false"]')
 
 
-@pytest.mark.parametrize("theme", ["light", "dark"])
 @pytest.mark.parametrize(
     ("title", "part"),
     [("Time", ".timeline .stay"), ("Bets", ".bets .rows > .row"), ("Quality", ".compared .rows > .row")],
 )
 def test_each_view_shows_what_there_is_and_axe_finds_nothing_serious(
-    place: Place, title: str, part: str, theme: Theme
+    place: Place, title: str, part: str
 ) -> None:
     url = f"{place.gateway.url}/ui#/{title.lower()}?span=24h"
-    with place.browser.page(url, theme=theme, size=(1440, 1000)) as page:
+    with place.browser.page(url, size=(1440, 1000)) as page:
         shown(page, title)
         page.wait(part)
         assert page.count(".notice.bad") == 0
         assert page.serious_findings() == []
         assert page.problems == []
         assert set(page.hosts) == {f"{place.gateway.host}:{place.gateway.port}"}
-        if os.environ.get("WRITE_SCREENS"):
-            page.screenshot(SCREENS / f"{title.lower()}-{theme}.png")
+        take_picture(page, f"{title.lower()}-light")
+        with page.dark():
+            assert page.serious_findings("color-contrast") == []
+            take_picture(page, f"{title.lower()}-dark")
+
+
+def take_picture(page: Page, name: str) -> None:
+    """For the documentation, if it is wanted."""
+    if os.environ.get("WRITE_SCREENS"):
+        page.screenshot(SCREENS / f"{name}.png")
 
 
 def test_a_stay_is_read_and_explained_by_keyboard_alone(place: Place) -> None:

@@ -143,10 +143,17 @@ class Page:
                 return
         pytest.fail(f"Tab never comes to {name!r}, only to {seen}")
 
-    def serious_findings(self) -> list[str]:
-        """What axe finds that is serious or critical."""
-        found: list[str] = self.ask("axe")
+    def serious_findings(self, rule: str | None = None) -> list[str]:
+        """What axe finds that is serious or critical, by all rules or by one of them."""
+        found: list[str] = self.ask("axe", rule=rule)
         return found
+
+    @contextmanager
+    def dark(self) -> Iterator[None]:
+        """Have it dark until the block ends. Of axe's rules, only "color-contrast" sees that."""
+        self.ask("theme", theme="dark")
+        yield
+        self.ask("theme", theme="light")
 
     def held(self) -> Mapping[str, float]:
         """What it holds, by Chromium's names, after all garbage was collected."""

@@ -9,6 +9,7 @@ from typing import Final, NamedTuple
 import msgspec
 
 from suite.client import Client
+from suite.client.generated_tokens import generated_tokens
 from suite.identity import Clock
 from suite.messages.actions.status import (
     GenerationInfo,
@@ -124,19 +125,10 @@ class Watch:
     def _rates(self, stats: GetStatsReply, generations: Sequence[GenerationInfo]) -> Mapping[str, float]:
         """Tokens a second of each node since the last look; zero at the first."""
         seconds, self._looked_at = self._clock() - self._looked_at, self._clock()
-        before, self._tokens = self._tokens, generated(stats, generations)
+        before, self._tokens = self._tokens, generated_tokens(stats, generations)
         return {
             node: max(0, count - before.get(node, count)) / seconds for node, count in self._tokens.items()
         }
-
-
-def generated(stats: GetStatsReply, generations: Sequence[GenerationInfo]) -> Mapping[str, int]:
-    """The tokens that each node has generated since its start, those of unfinished answers included."""
-    counts = {each.node: each.completion_tokens for each in stats.node_stats}
-    for each in generations:
-        if each.node in counts:
-            counts[each.node] += each.completion_tokens or 0
-    return counts
 
 
 def nodes(

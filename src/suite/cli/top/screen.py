@@ -245,7 +245,7 @@ class Top(App[None]):
     def _leave_filter(self) -> None:
         field = self.query_one("#filter", Input)
         field.display = bool(field.value)
-        self._table("models").focus()
+        self.set_focus(self._table("models"))  # at once here, too
 
     def _ask(self, question: str, do: Callable[[], None]) -> None:
         def answered(is_wanted: bool | None) -> None:

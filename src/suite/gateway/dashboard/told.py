@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any, Literal, TypeAlias
 
 import msgspec
 
+from suite.client.generated_tokens import generated_tokens
 from suite.errors import SuiteError
 from suite.messages.actions.status import (
     BreakerInfo,
@@ -214,6 +215,7 @@ def _nodes(
     health: HealthCheckReply, stats: GetStatsReply, generations: Sequence[GenerationInfo]
 ) -> tuple[NodeRow, ...]:
     counts = {each.node: each for each in stats.node_stats}
+    tokens = generated_tokens(stats, generations)
     rows = (
         NodeRow(
             node=each.node,
@@ -224,14 +226,10 @@ def _nodes(
             cores=each.cores,
             models=each.models_tracked,
             running=counts[each.node].generations_running,
-            completion_tokens=counts[each.node].completion_tokens + _unfinished(generations, each.node),
+            completion_tokens=tokens[each.node],
             memories=tuple(memory for memory in stats.memories if memory.node == each.node),
         )
         for each in health.node_health
         if each.node in counts
     )
     return tuple(sorted(rows, key=lambda row: row.node))
-
-
-def _unfinished(generations: Iterable[GenerationInfo], node: str) -> int:
-    return sum(each.completion_tokens or 0 for each in generations if each.node == node)
