@@ -200,7 +200,7 @@ async def test_read_models_are_rebuilt_one_or_all(tmp_path: Path) -> None:
         recorded = await suite.run("record-usage", "phi")  # of another machine
         assert (recorded.returncode, recorded.stderr[:25]) == (0, "warning: no model 'phi': ")
         one = await suite.run("rebuild", "usage")
-        assert one.stdout.startswith("usage: 1 events in ")
+        assert one.stdout.startswith("usage: 1 event in ")
         assert one.stderr == ""  # which is no terminal
         every = await suite.output("rebuild", "--json")
         assert [json.loads(line)["name"] for line in every.splitlines()] == list(projections.NAMES)

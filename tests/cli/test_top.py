@@ -98,6 +98,7 @@ def use(screen: Terminal, pinned: Callable[[], list[str]]) -> None:
     screen.type(b"oposs")
     screen.until_gone("llama.q4  ")
     screen.type(b"\r")
+    screen.until("Quit")  # the keys of the list again
     screen.type(b"u")
     screen.until("Unload opossum.q4?")
     screen.type(b"n")

@@ -81,11 +81,11 @@ async def test_programs_are_told_what_has_ended_it_as_json(tmp_path: Path) -> No
 BUG = """
 import sys
 from suite.cli.main import main
-from suite.node import serving
+from suite.node import startup
 
 async def serve(*_, **__): raise ValueError("what a client has sent")
 
-serving.serve = serve
+startup.serve = serve
 sys.exit(main(["serve", "--json"]))
 """
 

@@ -93,12 +93,19 @@ async def known_ids(client: Client, typed: Iterable[str]) -> tuple[str, ...]:
     Raises ModelNotFound if several may be meant.
     """
     models = (await client.list_models()).models
-    return tuple(_one_of(each, _beginning_with(each, models)) for each in typed)
+    return tuple(_meant_by(each, models) for each in typed)
+
+
+def _meant_by(typed: str, models: Sequence[ModelInfo]) -> str:
+    """The id that is meant; with the version that was typed behind an ``@``."""
+    if found := _beginning_with(typed, models):
+        return _one_of(typed, found)
+    name, at, version = typed.rpartition("@")
+    found = _beginning_with(name, models) if name else []
+    return f"{_one_of(name, found)}{at}{version}" if found else typed
 
 
 def _one_of(typed: str, model_ids: Sequence[str]) -> str:
-    if not model_ids:
-        return typed
     if len(model_ids) == 1:
         return model_ids[0]
     *shown, last = sorted(model_ids)
