@@ -124,7 +124,7 @@ async def resources_of(on: Stage, path: Path, engine: EngineThread) -> AsyncIter
         log=on.log,
         engine=engine,
         prompter=prompter,
-        pictures=Pictures(engine, Attachments(on.node, Subjects(), new_id), new_id),
+        pictures=Pictures(engine, Attachments(on.node, Subjects(), new_id), new_id, context_tokens=256),
         grammars=grammars,
         clock=time.monotonic,
         new_seed=lambda: 1,

@@ -303,4 +303,4 @@ def test_probes_and_metrics_answer(gateway: RunningGateway) -> None:
     metrics = gateway.get("/metrics").body.decode()
     assert 'suite_gateway_requests_total{endpoint="chat_completions",status="200"}' in metrics
     assert 'suite_gateway_tokens_total{kind="completion",model="smollm2"}' in metrics
-    assert 'suite_node_models_tracked{node="test"} 5.0' in metrics
+    assert 'suite_node_models_tracked{node="test"} 6.0' in metrics
