@@ -163,8 +163,8 @@ function showBadge(element, kind, text) {
 
 async function drainNode(context, node) {
   const undo = node.is_draining;
-  const told = undo ? "takes work again" : "gets no new work; its pinned models and those used lately move first";
-  await doing(context, "drain_node", {node: node.node, undo, wait: false}, `${node.node} ${told}`);
+  const question = `Take ${node.node} out of service? Its pinned models and those used lately move first.`;
+  if (undo || window.confirm(question)) await doing(context, "drain_node", {node: node.node, undo, wait: false});
 }
 
 /** The models that have memory on a node, the largest first. */
@@ -491,6 +491,8 @@ function showActions(model, may, {load, pin, release, why}) {
 }
 
 function toggleLoad(context, model) {
+  const running = (model.instances ?? []).reduce((sum, each) => sum + each.running, 0);
+  if (running && !window.confirm(`Unload ${model.id}, which is answering? It ends when its answers do, or in 30 s.`)) return;
   if (model.instances?.length) return doing(context, "unload_model", {model_id: model.id}, `${model.id} is unloaded`);
   return doing(context, "load_model", {model_id: model.id, wait: false}, `${model.id} is being loaded`);
 }
@@ -500,11 +502,11 @@ function togglePin(context, model) {
   return doing(context, pinned ? "unpin_model" : "pin_model", {model_id: model.id}, `${model.id} ${pinned ? "may leave again" : "stays loaded"}`);
 }
 
-/** Has an action done, and says what became of it. */
+/** Has an action done, and says what became of it: in these words, or in those of the service. */
 async function doing(context, action, fields, done) {
   try {
     const reply = await context.act(action, fields);
-    context.say([done, ...(reply.warnings ?? [])].join("; "));
+    context.say([done ?? reply.message, ...(reply.warnings ?? [])].join("; "));
   } catch (error) {
     context.say(`${error.message} (${error.code ?? "failed"})`, "error");
   }
