@@ -88,7 +88,7 @@ def use(screen: Terminal, pinned: Callable[[], list[str]]) -> None:
     screen.until("1 of 2 models loaded")
     screen.type(b"e")
     screen.until("began to load")
-    screen.type(b"\x1b")
+    screen.type(b"q")
     screen.until("Filter")
     screen.type(b"p")
     screen.until("llama.q4 is pinned")

@@ -124,7 +124,7 @@ async def test_the_most_trusted_models_are_kept() -> None:
     async with read_model(EvaluationProjection()) as db:
         await fold(db, EvaluationProjection(), log_of(events))
         node = SimpleNamespace(
-            fleet=SimpleNamespace(canonical=str),
+            fleet=SimpleNamespace(meant=str),
             projections=SimpleNamespace(evaluation=Reading(db)),
             last_seq=0,
         )

@@ -22,7 +22,7 @@ from suite.messages.events import UsageRecorded
 from support.encoder import tiny_bert
 from support.gateway import free_port
 from support.models import CHAT_TEMPLATE, tiny_model
-from support.service import history, service_and_client
+from support.service import history, of_any_version, service_and_client
 
 DOCUMENTS = ["a stone", "the shore of the sea", "a tree has leaves", "the sea"]
 
@@ -54,7 +54,7 @@ async def test_documents_come_in_the_order_of_their_scores_and_count_as_usage(tm
         assert best.usage.prompt_tokens == ranked.usage.prompt_tokens > 40
         event, _ = await history(client, "usage")
         node = (await client.health_check()).node
-        assert event.data == UsageRecorded(
+        assert of_any_version(event.data) == UsageRecorded(
             model_id="ranker", usage_type="rerank", node=node, requester="key-1"
         )
         assert event.seq == ranked.seq

@@ -18,6 +18,7 @@ import suite
 from suite.client import Client
 from suite.config import ConnectionFile
 from suite.messages.envelope import Recorded
+from suite.messages.events import UsageRecorded
 
 START_SECONDS = 90.0
 STOP_SECONDS = 30.0
@@ -126,6 +127,11 @@ async def service_and_client(
 async def history(client: Client, filter: str | None = None) -> list[Recorded]:
     """Every event so far, or those under a filter."""
     return [recorded async for recorded in client.events(filter)]
+
+
+def of_any_version(data: object) -> object:
+    """A use as if it were not known of which version: it is once the model's content is known."""
+    return msgspec.structs.replace(data, version=0) if isinstance(data, UsageRecorded) else data
 
 
 def facts(events: Iterable[Recorded]) -> list[str]:
