@@ -344,7 +344,7 @@ async def test_a_benchmark_is_run_once_whichever_nodes_are_asked_for_it(three: F
     facts = [each.data.fact async for each in three.client.events("benchmark.once")]
     assert (facts.count("started"), facts.count("finished")) == (1, 1)
     evaluations = await three.client.get_model_evaluation_scores(model_name="shared", min_seq=replies[0].seq)
-    assert len(evaluations.evaluations) == 1
+    assert [each.evaluation_id for each in evaluations.evaluations] == [replies[0].evaluation_id]
     await three.client.unload_model("shared")
 
     long = await three.client.on_node("box1").run_benchmark("of-box1", rounds=100, wait=False)

@@ -37,7 +37,7 @@ _VARIABLE = (
     (re.compile(r"\d+(?:[.,]\d+)*(?: (?:ms|s|min|h|KiB|MiB|GiB)\b)"), "QUANTITY"),
     (re.compile(r"(?<![A-Za-z\d])\d+(?:[.,:]\d+)*"), "NUMBER"),
     (re.compile(r" NUMBER of NUMBER guesses right,"), ""),  # where guessing was measured to pay
-    (re.compile(r" version=NUMBER\b"), ""),  # of a model, once its content is known
+    (re.compile(r"(settings_key=\w+) version=NUMBER\b"), r"\1"),  # of a model, once its content is known
     (re.compile(r"\((?:stop|length)\)"), "(END)"),
     (re.compile(r"[━╸╺ \t]+"), " "),
 )

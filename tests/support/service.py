@@ -129,9 +129,11 @@ async def history(client: Client, filter: str | None = None) -> list[Recorded]:
     return [recorded async for recorded in client.events(filter)]
 
 
-def of_any_version(data: object) -> object:
-    """A use as if it were not known of which version: it is once the model's content is known."""
-    return msgspec.structs.replace(data, version=0) if isinstance(data, UsageRecorded) else data
+def of_any_version(data: object) -> UsageRecorded:
+    """A use as if nothing were known of versions: it says the only one once the content is known."""
+    assert isinstance(data, UsageRecorded)
+    assert data.version in {0, 1}
+    return msgspec.structs.replace(data, version=0)
 
 
 def facts(events: Iterable[Recorded]) -> list[str]:
