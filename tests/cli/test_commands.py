@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pty
+import re
 import shlex
 import signal
 import sys
@@ -137,6 +138,12 @@ def test_every_command_has_examples_and_json(name: str, capsys: pytest.CaptureFi
     assert "Examples:" in shown
     assert f"suite {name}" in shown
     assert "--json" in shown or name == "completion"  # which is for shells
+
+
+def test_the_help_of_events_names_every_aggregate(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["events", "--help"]) == 0
+    words = set(re.findall(r"[a-z]+", capsys.readouterr().out.partition("Options:")[0]))
+    assert {kind.aggregate for kind in REGISTRY.values()} <= words
 
 
 @pytest.mark.parametrize("name", ["drain", "events", "gateway", "keys", "push", "replay"])

@@ -95,8 +95,11 @@ def use(screen: Terminal, pinned: Callable[[], list[str]]) -> None:
     assert pinned() == ["llama.q4"]
     screen.type(b"/")
     screen.until("a part of a model's id")
-    screen.type(b"oposs")
+    screen.type(b"zzz")
+    screen.until("no id of 2 models has 'zzz' in it: Escape shows all")
+    screen.type(b"\x7f\x7f\x7foposs")
     screen.until_gone("llama.q4  ")
+    assert "Escape shows all" not in screen.text
     screen.type(b"\r")
     screen.until("Quit")  # the keys of the list again
     screen.type(b"u")

@@ -46,9 +46,9 @@ def events(
     """Show the events in the log, oldest first: sequence, time, subject and details of each.
 
     A filter is an aggregate (node, model, instance, admission, usage, prediction, metric, evaluation,
-    error), its id, and a fact, as in usage.MODEL.generated. An instance has two ids, as an admission has:
-    instance.NODE.MODEL.loaded. * stands for one whole id, and > for all that follows. With --json each event
-    is one JSON line.
+    benchmark, alias, key, breaker, error), its id, and a fact, as in usage.MODEL.generated. An instance has
+    two ids, as an admission has: instance.NODE.MODEL.loaded. * stands for one whole id, and > for all that
+    follows. With --json each event is one JSON line.
 
     \b
     Examples:
@@ -57,6 +57,7 @@ def events(
       suite events --model smollm2
       suite events --filter usage.SmolLM2-135M-Instruct.Q4_1.generated --json
       suite events --filter instance.loaded --since 1d
+      suite events --filter alias.chat
     """
     if subject and model:
         raise click.UsageError("--filter and --model are both given: use one of them")

@@ -56,6 +56,13 @@ def model_rows(now: Now, wanted: str = "") -> dict[str, tuple[Text, ...]]:
     return {model.model_id: _of_model(model) for model in models}
 
 
+def nothing_found(now: Now, wanted: str) -> str:
+    """What is said in the place of models where a filter shows none; empty where there is no need to."""
+    if not wanted or model_rows(now, wanted):
+        return ""
+    return f"no id of {counted(len(now.models), 'model')} has {wanted!r} in it: Escape shows all"
+
+
 def generation_rows(now: Now) -> dict[str, tuple[Text, ...]]:
     """A row for each generation, the oldest first."""
     ordered = sorted(now.generations, key=lambda each: (-each.elapsed_ms, each.generation_id))

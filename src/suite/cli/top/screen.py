@@ -108,6 +108,7 @@ class Top(App[None]):
     #trouble { color: $text-error; padding: 0 1; }
     #nodes { height: auto; max-height: 30%; }
     #models { height: 1fr; }
+    #nothing { display: none; color: $text-muted; padding: 0 1; }
     #generations { height: auto; max-height: 30%; }
     #filter { display: none; }
     Question, Page { align: center middle; }
@@ -140,6 +141,7 @@ class Top(App[None]):
         yield Static("", id="trouble", markup=False)
         yield Table(*cells.NODE_COLUMNS, id="nodes")
         yield Table(*cells.MODEL_COLUMNS, id="models")
+        yield Static("", id="nothing", markup=False)
         yield Table(*cells.GENERATION_COLUMNS, id="generations")
         yield Input(placeholder="a part of a model's id", id="filter")
         yield Footer()
@@ -164,10 +166,16 @@ class Top(App[None]):
         self.query_one("#summary", Static).update(cells.summary(now))
         self._tell_trouble(now.problems)
         self._table("nodes").show(cells.node_rows(now))
-        self._table("models").show(cells.model_rows(now, self._wanted))
+        self._show_models()
         generations = self._table("generations")
         generations.show(cells.generation_rows(now))
         generations.display = bool(now.generations)
+
+    def _show_models(self) -> None:
+        self._table("models").show(cells.model_rows(self._now, self._wanted))
+        nothing, told = self.query_one("#nothing", Static), cells.nothing_found(self._now, self._wanted)
+        nothing.update(told)
+        nothing.display = bool(told)
 
     def _tell_trouble(self, problems: Sequence[str]) -> None:
         trouble = self.query_one("#trouble", Static)
@@ -229,7 +237,7 @@ class Top(App[None]):
     def on_input_changed(self, changed: Input.Changed) -> None:
         """Show the models that are wanted while they are typed."""
         self._wanted = changed.value
-        self._table("models").show(cells.model_rows(self._now, self._wanted))
+        self._show_models()
 
     def on_input_submitted(self) -> None:
         """Go back to the models."""
