@@ -53,7 +53,7 @@ async def test_where_nothing_is_guessed_it_is_not_loaded(models: Path, tmp_path:
 
 @pytest.mark.parametrize(
     ("name", "reason"),
-    [("other", "another vocabulary"), ("missing", "no such model"), ("encoder", "generates no text")],
+    [("other", "another vocabulary"), ("encoder", "generates no text")],
 )
 async def test_one_that_does_not_fit_is_refused(models: Path, tmp_path: Path, name: str, reason: str) -> None:
     tiny_bert(models / "encoder.gguf")
@@ -61,6 +61,20 @@ async def test_one_that_does_not_fit_is_refused(models: Path, tmp_path: Path, na
     error = catalogue.resolve("main").error
     assert isinstance(error, DraftModelUnfit) and reason in error.message and f"'{name}'" in error.message
     assert error.message in catalogue.warnings
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"), [("missing", "there is no such model"), ("broken", "cannot be loaded")]
+)
+async def test_without_one_that_is_not_there_it_is_served_and_health_says_so(
+    models: Path, tmp_path: Path, name: str, reason: str
+) -> None:
+    (models / "broken.gguf").write_bytes(b"GGUF")
+    catalogue = await scanned(models, tmp_path / "data", {"main": ModelSettings(draft_model=name)})
+    main = catalogue.resolve("main")
+    assert main.error is None and main.draft is None
+    (problem,) = catalogue.problems
+    assert reason in problem and "main is served without it" in problem
 
 
 @pytest.mark.parametrize("name", ["small", "missing"])
@@ -80,10 +94,10 @@ async def test_it_counts_as_soon_as_its_file_is_there(models: Path, tmp_path: Pa
     def main() -> Model:
         return catalogue.resolve("main")
 
-    assert main().error is not None
+    assert main().draft is None and catalogue.problems
     tiny_model(models / "late.gguf", layers=1)
     await catalogue.scan()
-    assert main().error is None and main().draft is not None
+    assert main().draft is not None and not catalogue.problems
     (models / "late.gguf").unlink()
     await catalogue.scan()
-    assert main().draft is None and isinstance(main().error, DraftModelUnfit)
+    assert main().draft is None and main().error is None and catalogue.problems

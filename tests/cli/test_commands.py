@@ -41,7 +41,7 @@ from suite.messages.actions.status import (
     MemoryEstimate,
     ModelInfo,
 )
-from suite.messages.events import ModelRemoved, NodeStopped
+from suite.messages.events import REGISTRY, ModelRemoved, NodeStopped
 from suite.messages.signals import Chunk, Heartbeat, Progress
 from suite.messages.subjects import Subjects
 from support.faults import KillableServer

@@ -29,7 +29,8 @@ from support.service import serving
 from support.terminal import CTRL_C, SUITE, terminal
 
 MODELS = ("SmolLM2-135M-Instruct.Q4_1", "gemma-3-270m-it-Q4_K_M")
-"""The models that `make demo` and `make test` fetch: here small ones have their names."""
+"""The models that `make demo` and `make test` fetch: here small ones have their names. The second has no chat
+template, and so has the small one."""
 GENERATION = "0199c0de-7a52-7c3e-b2a4-1d9f6c1f0a11"
 """What the example of `suite cancel` ends."""
 HUB_REPOSITORY = "bartowski/Llama-3.2-1B-Instruct-GGUF"
@@ -47,8 +48,9 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     home = tmp_path_factory.mktemp("home")
     (home / "models").mkdir()
     (home / ".models").symlink_to(home / "models")
-    for name in MODELS:
-        tiny_model(home / "models" / f"{name}.gguf", chat_template=CHAT_TEMPLATE, brief=True)
+    for name in (MODELS[0], "tuned"):
+        tiny_model(home / "models" / f"{name}.gguf", chat_template=CHAT_TEMPLATE, brief=True, name=name)
+    tiny_model(home / "models" / f"{MODELS[1]}.gguf", brief=True)
     slow_model(home / "models" / "slow.gguf")
     tiny_model(home / "models" / "qwen2-vl.gguf", chat_template=CHAT_TEMPLATE, brief=True)
     tiny_projector(home / "models" / "mmproj-qwen2-vl.gguf")

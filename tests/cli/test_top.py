@@ -98,8 +98,9 @@ def use(screen: Terminal, pinned: Callable[[], list[str]]) -> None:
     screen.type(b"zzz")
     screen.until("no id of 2 models has 'zzz' in it: Escape shows all")
     screen.type(b"\x7f\x7f\x7foposs")
-    screen.until_gone("llama.q4  ")
-    assert "Escape shows all" not in screen.text
+    screen.until("opossum.q4  ")
+    screen.until_gone("Escape shows all")
+    assert "llama.q4  " not in screen.text
     screen.type(b"\r")
     screen.until("Quit")  # the keys of the list again
     screen.type(b"u")

@@ -12,7 +12,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from suite.domain import aliases
 from suite.domain.aliases import Alias, Promotion, Target, evolve
-from suite.errors import InvalidRequest, NothingToTakeBack, PromotionRunning
+from suite.errors import NothingToTakeBack, PromotionRunning
 from suite.messages.events import AliasEvent, AliasRemoved, AliasSet, PromotionStarted
 from suite.messages.promotion import Gates
 
@@ -53,6 +53,13 @@ def canary(share: float) -> Alias:
     return after(assigned(), started(canary_share=share), aliases.begin_canary(begun, running(begun), "box1"))
 
 
+def start(alias: Alias, fact: PromotionStarted) -> Alias:
+    """The alias with a promotion that is begun, or goes on on other terms."""
+    begun = aliases.start(alias, fact)
+    assert begun is not None
+    return evolve(alias, begun)
+
+
 def promoted() -> Alias:
     begun = after(assigned(), started())
     fact = aliases.promote(begun, running(begun), "box1")
@@ -82,7 +89,7 @@ def test_of_two_promotions_at_once_the_second_is_refused() -> None:
 
 
 def test_a_promotion_of_the_same_version_changes_the_terms_of_the_first() -> None:
-    again = evolve(canary(0.5), aliases.start(canary(0.5), started(id="q")))
+    again = start(canary(0.5), started(id="q"))
     assert again.promotion is not None
     assert (again.promotion.id, again.promotion.canary_share, again.promotion.is_canary) == ("p", 0.0, False)
 
@@ -97,7 +104,7 @@ def test_what_is_decided_about_a_promotion_that_has_ended_is_nothing() -> None:
 
 def test_what_is_decided_by_terms_that_were_changed_meanwhile_is_nothing() -> None:
     begun = after(assigned(), started())
-    changed = evolve(begun, aliases.start(begun, started(id="q", gates=Gates(evaluations=9))))
+    changed = start(begun, started(id="q", gates=Gates(evaluations=9)))
     assert running(changed).id == running(begun).id
     assert aliases.promote(changed, running(begun), "box1") is None
     assert aliases.begin_canary(changed, running(begun), "box1") is None
@@ -107,9 +114,21 @@ def test_what_is_decided_by_terms_that_were_changed_meanwhile_is_nothing() -> No
 
 def test_a_promotion_takes_the_place_of_what_serves_by_now() -> None:
     fact = aliases.start(after(assigned(OTHER)), started())
-    assert (fact.old_model_id, fact.old_version) == OTHER
-    with pytest.raises(InvalidRequest, match="chat stands for new@2 already"):
-        aliases.start(after(assigned(NEW)), started())
+    assert fact is not None and (fact.old_model_id, fact.old_version) == OTHER
+
+
+def test_what_serves_already_need_not_be_promoted() -> None:
+    assert aliases.start(after(assigned(NEW)), started()) is None
+    follows = after(assigned(Target("new")))
+    assert aliases.start(follows, started(), lambda _: 2) is None
+    assert aliases.start(follows, started(), lambda _: 1) is not None
+    assert aliases.start(follows, started()) is not None, "nodes have several versions of it"
+
+
+def test_to_promote_what_serves_does_not_end_the_promotion_of_another_one() -> None:
+    begun = after(assigned(), started())
+    with pytest.raises(PromotionRunning, match="new@2 is being promoted to chat"):
+        aliases.start(begun, started(OLD, "q"))
 
 
 def test_what_was_promoted_goes_back_once() -> None:
@@ -180,10 +199,9 @@ class Life(RuleBasedStateMachine):
         except PromotionRunning:
             assert other is not None
             assert other.target != version
-        except InvalidRequest:
-            assert before == version
         else:
             assert self.alias.target == (before or OLD)
+            assert before != version or self.alias.promotion == other
 
     @precondition(lambda self: self.alias.promotion is not None)
     @rule()

@@ -13,9 +13,10 @@ from suite.domain.benchmark import (
     UNKNOWN,
     Benchmark,
     Timed,
+    differences,
     evolve,
     finish,
-    is_same,
+    move,
     news,
     result_of,
     round_of,
@@ -199,6 +200,20 @@ def test_no_two_generations_of_a_benchmark_have_one_prompt() -> None:
 
 
 def test_an_id_means_the_same_if_the_same_is_to_be_measured() -> None:
-    assert is_same(started(), started(node="box2", cycle_id="w49"))
-    assert not is_same(started(), started(rounds=4))
-    assert not is_same(started(), started(set_sha256="other"))
+    assert differences(started(), started(node="box2", cycle_id="w49")) == ()
+    assert differences(started(), started(rounds=4, set_sha256="other")) == ("rounds", "set")
+
+
+def test_another_node_goes_on_with_the_answers_and_measures_the_speed_anew() -> None:
+    known = complete(started(may_move=True))
+    fact = move(known, "box1", node="box2", settings_key="other")
+    assert fact is not None and fact.answered == len(known.answers) > 0
+    moved = evolve(known, fact)
+    assert moved.started is not None and (moved.started.node, moved.started.settings_key) == ("box2", "other")
+    assert (moved.answers, moved.rounds, moved.load) == (known.answers, {}, None)
+    assert move(moved, "box1", node="box3", settings_key="") is None, "another one was first"
+
+
+def test_a_benchmark_of_a_node_that_was_named_waits_for_it() -> None:
+    assert move(complete(started()), "box1", node="box2", settings_key="key") is None
+    assert move(UNKNOWN, "box1", node="box2", settings_key="key") is None

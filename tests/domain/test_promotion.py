@@ -10,13 +10,23 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from suite.domain.aliases import Promotion, Target
-from suite.domain.promotion import Sample, check, estimate, findings, next_step, verdict
+from suite.domain.promotion import (
+    Canary,
+    Sample,
+    check,
+    estimate,
+    findings,
+    needed_evaluations,
+    next_step,
+    verdict,
+)
 from suite.errors import GatesContradict
 from suite.messages.promotion import Gates, LatencyGate, ScoreGate, Verdict
 
 SCORES = st.floats(0, 1)
 ACCURATE = Gates(evaluations=5, accuracy=ScoreGate(at_least=0.8))
 AS_GOOD = Gates(evaluations=5, accuracy=ScoreGate(not_worse_by=0.05))
+TRUSTED = ScoreGate(at_least=0.5)
 FAST = Gates(evaluations=5, latency=LatencyGate(at_most_ms=100, not_worse_by_ms=10))
 
 
@@ -28,8 +38,10 @@ def timed(*latencies: float) -> list[Sample]:
     return [Sample(trust=0.5, latency_ms=each) for each in latencies]
 
 
-def decided(gates: Gates, new: Sequence[Sample], old: Sequence[Sample] = ()) -> Verdict:
-    return verdict(findings(gates, new, old))
+def decided(
+    gates: Gates, new: Sequence[Sample], old: Sequence[Sample] = (), canary: Canary | None = None
+) -> Verdict:
+    return verdict(findings(gates, new, old, canary))
 
 
 @pytest.mark.parametrize(
@@ -85,7 +97,10 @@ def test_what_was_not_measured_leaves_a_gate_open() -> None:
 @pytest.mark.parametrize(
     ("gates", "told"),
     [
-        (Gates(evaluations=0), "ask for nothing"),
+        (Gates(), "ask for nothing: set a bound"),
+        (Gates(evaluations=0), "ask for nothing: set a bound"),
+        (Gates(evaluations=20), "ask for 20 evaluations, whatever they say: set a bound"),
+        (Gates(evaluations=20, canary_requests=5), "ask for 20 evaluations, whatever they say"),
         (Gates(trust=ScoreGate()), "trust: it has no bound"),
         (Gates(latency=LatencyGate()), "latency: it has no bound"),
         (
@@ -94,15 +109,40 @@ def test_what_was_not_measured_leaves_a_gate_open() -> None:
         ),
     ],
 )
-def test_gates_that_contradict_are_refused(gates: Gates, told: str) -> None:
+def test_gates_that_contradict_or_ask_for_nothing_are_refused(gates: Gates, told: str) -> None:
     with pytest.raises(GatesContradict, match=told):
-        check(gates)
+        check(gates, 0.1)
+
+
+@pytest.mark.parametrize("gates", [Gates(canary_requests=5), Gates(canary_seconds=60, trust=TRUSTED)])
+def test_a_canary_of_some_length_needs_a_share_of_the_requests(gates: Gates) -> None:
+    check(gates, 0.1)
+    with pytest.raises(GatesContradict, match=r"canary_\w+ = \d+ contradicts canary_share = 0"):
+        check(gates, 0.0)
 
 
 def test_gates_that_go_together_are_taken() -> None:
-    check(Gates(evaluations=3))
-    check(Gates(evaluations=1, confidence=0.5, trust=ScoreGate(at_least=0.5)))
-    check(FAST)
+    check(Gates(evaluations=1, confidence=0.5, trust=TRUSTED), 0.0)
+    check(Gates(evaluations=0, canary_requests=5), 0.1)
+    check(FAST, 0.0)
+
+
+def test_ten_evaluations_are_needed_unless_the_gates_say_another_number_or_ask_for_none() -> None:
+    assert needed_evaluations(Gates(trust=TRUSTED)) == needed_evaluations(Gates()) == 10
+    assert needed_evaluations(Gates(trust=TRUSTED, canary_seconds=1)) == 10
+    assert needed_evaluations(Gates(canary_seconds=1)) == 0
+    assert needed_evaluations(Gates(evaluations=3, canary_seconds=1)) == 3
+
+
+def test_a_canary_that_got_no_request_leaves_its_gate_open() -> None:
+    gates = Gates(evaluations=2, accuracy=ScoreGate(at_least=0.8), canary_requests=2, canary_seconds=60)
+    good = samples(0.9, 0.9)
+    assert decided(gates, good, canary=Canary(0, 3600)) == "open"
+    assert decided(gates, good, canary=Canary(2, 59.9)) == "open"
+    assert decided(gates, good, canary=Canary(2, 60)) == "met"
+    assert decided(gates, good) == "met", "after the promotion, the canary is past"
+    assert decided(gates, samples(0.1, 0.1), canary=Canary(0, 0)) == "missed", "more requests change nothing"
+    assert decided(Gates(canary_requests=2), [], canary=Canary(2, 0)) == "met", "no evaluation is needed"
 
 
 # --- for any evaluations ----------------------------------------------------------------------------------
@@ -175,6 +215,39 @@ def test_a_version_that_is_clearly_worse_is_hardly_ever_promoted(seed: int) -> N
         old = samples(*(chance.gauss(0.85, 0.1) for _ in range(8)))
         wrong += decided(AS_GOOD, new, old) == "met"
     assert wrong <= 5  # the truth lies 0.05 beyond the gate: about one in a hundred
+
+
+CANARY_GATES = st.builds(
+    Gates,
+    evaluations=st.just(2),
+    accuracy=st.just(ScoreGate(at_least=0.8)),
+    canary_requests=st.none() | st.integers(1, 1000),
+    canary_seconds=st.none() | st.floats(0.1, 1e6),
+)
+CANARIES = st.builds(Canary, st.integers(0, 2000), st.floats(0, 2e6))
+
+
+@given(CANARY_GATES, CANARIES, st.lists(SCORES, max_size=6))
+def test_no_gate_is_met_before_the_canary_was_as_long_as_was_asked_for(
+    gates: Gates, canary: Canary, accuracies: Sequence[float]
+) -> None:
+    found = decided(gates, samples(*accuracies), canary=canary)
+    is_long_enough = canary.requests >= (gates.canary_requests or 0) and canary.seconds >= (
+        gates.canary_seconds or 0
+    )
+    if found == "met":
+        assert is_long_enough
+    without = decided(gates, samples(*accuracies))
+    assert found == (without if is_long_enough or without == "missed" else "open")
+
+
+@given(CANARY_GATES, CANARIES, st.integers(0, 100), st.floats(0, 1e6), st.lists(SCORES, max_size=6))
+def test_a_longer_canary_never_opens_again_what_a_shorter_one_decided(
+    gates: Gates, canary: Canary, requests: int, seconds: float, accuracies: Sequence[float]
+) -> None:
+    longer = Canary(canary.requests + requests, canary.seconds + seconds)
+    before = decided(gates, samples(*accuracies), canary=canary)
+    assert before in ("open", decided(gates, samples(*accuracies), canary=longer))
 
 
 @given(

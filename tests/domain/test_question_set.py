@@ -45,7 +45,7 @@ def test_a_set_that_asks_nothing_is_refused_with_its_first_problem() -> None:
 
 
 def test_a_set_has_limits() -> None:
-    with pytest.raises(TooLarge, match=str(SET_BYTES)):
+    with pytest.raises(TooLarge, match=f"{SET_BYTES:,} bytes"):
         read_set("ü" * (SET_BYTES // 2 + 1))
     with pytest.raises(InvalidRequest, match=str(SET_LINES)):
         read_set("{}\n" * (SET_LINES + 1))

@@ -34,6 +34,7 @@ from suite.messages.events import (
     BenchmarkCancelled,
     BenchmarkFailed,
     BenchmarkFinished,
+    BenchmarkMoved,
     BenchmarkProgressed,
     BenchmarkStarted,
     BetOutcome,
@@ -296,6 +297,14 @@ TABLE: tuple[tuple[Event, tuple[str, ...]], ...] = (
             "Had d not been pinned, b and d would have left for it.",
             "Had nobody used c, c would have left for it.",
             "Had big been used after 2026-11-28T11:59:30Z, b would have left for it.",
+        ),
+    ),
+    (
+        started(Decision(purpose="promotion", need_bytes=GIB, free_bytes=4 * GIB, limit_bytes=8 * GIB)),
+        (
+            "tiny began to load on box1 because it is being promoted.",
+            "It needed 1.00 GiB, and 4.00 GiB of 8.00 GiB was free.",
+            "Nobody had to leave for it.",
         ),
     ),
     (
@@ -583,6 +592,30 @@ TABLE: tuple[tuple[Event, tuple[str, ...]], ...] = (
         ),
     ),
     (
+        PromotionStarted(
+            **PROMOTION,
+            old_model_id="small",
+            canary_share=0.5,
+            gates=Gates(canary_requests=100, canary_seconds=3600),
+        ),
+        (
+            "tiny@2 is to be promoted to chat; until then small serves.",
+            "Once it is ready, it gets 50 % of the requests.",
+            "It has its share for 100 requests and 1 h at least.",
+        ),
+    ),
+    (
+        Promoted(
+            **PROMOTION,
+            old_model_id="small",
+            findings=(Finding(gate="canary_requests", verdict="met", needed=100, found=104),),
+        ),
+        (
+            "chat stands for tiny@2, which is ready; before, it stood for small.",
+            "canary_requests = 100 is met: there were 104.",
+        ),
+    ),
+    (
         CanaryStarted(**PROMOTION, canary_share=0.25, node="box1"),
         ("tiny@2 is ready on box1, and gets 25 % of the requests for chat.",),
     ),
@@ -681,6 +714,14 @@ TABLE: tuple[tuple[Event, tuple[str, ...]], ...] = (
     (
         BenchmarkFailed(**BENCHMARK, code="load_failed", message="the file is cut off"),
         ("The benchmark b of tiny has failed: the file is cut off (load_failed).",),
+    ),
+    (
+        BenchmarkMoved(**BENCHMARK, node="box2", lost_node="box1", settings_key="", answered=1),
+        (
+            "The benchmark b of tiny goes on on box2, as box1 is lost.",
+            "What was measured of the speed is measured again there.",
+            "1 answer of before count.",
+        ),
     ),
     (
         BenchmarkCancelled(**BENCHMARK, requested_by="ci"),

@@ -1,4 +1,4 @@
-"""A pinned model stays loaded somewhere, whatever becomes of the node that kept it."""
+"""A pinned model stays loaded and a benchmark goes on, whatever becomes of the node that had it."""
 
 from __future__ import annotations
 
@@ -9,14 +9,17 @@ import anyio
 
 from suite.client import Client
 from suite.errors import RequestTimeout
-from suite.messages.events import Event, ModelPinned, ModelUnpinned
+from suite.messages.actions.benchmark import RunBenchmarkReply
+from suite.messages.events import BenchmarkProgressed, Event, ModelPinned, ModelUnpinned
 from support.fleet import fleet
 from support.models import tiny_model
+from support.service import history
 
-SECONDS = 40.0
+SECONDS = 60.0
+ROUNDS = 40
 
 
-async def test_another_node_keeps_what_a_node_that_died_has_kept_and_one_copy_is_enough(
+async def test_another_node_keeps_and_measures_what_a_node_that_died_had_and_one_copy_is_enough(
     tmp_path: Path,
 ) -> None:
     models = tmp_path / "models"
@@ -31,6 +34,10 @@ async def test_another_node_keeps_what_a_node_that_died_has_kept_and_one_copy_is
         assert (await found.client.pin_model("dropped")).node == first
         with anyio.fail_after(SECONDS):
             await pinned_and_loaded(found.client, "any", first)
+            moving = await begun(found.client, "any")
+            staying = await begun(found.client.on_node(first), "bound")
+            assert moving.runs_on == staying.runs_on == first
+            await happened(found.client, f"benchmark.{moving.benchmark_id}.progressed")
             await found.nodes[first].kill()
             try:
                 await found.client.unpin_model("dropped")
@@ -42,11 +49,30 @@ async def test_another_node_keeps_what_a_node_that_died_has_kept_and_one_copy_is
             await pinned_and_loaded(found.client, "any", other)
             dropped = (await found.client.get_model_status("dropped")).model
             assert dropped is not None and dropped.pinned_on == (), "it was unpinned while its node was lost"
+            ended = await found.client.follow_benchmark(moving.benchmark_id)
+            assert (ended.runs_on, ended.state) == (other, "finished") and ended.result is not None
+            (speed,) = ended.result.speed
+            assert speed.latency_ms.samples == ROUNDS
+            assert await rounds_noted(found.client, moving.benchmark_id) > ROUNDS, "they were measured anew"
             async with found.node(first, models):
                 unpinned = await happened(found.client, "model.any.unpinned")
                 assert isinstance(unpinned, ModelUnpinned) and unpinned.node == first
                 await pinned_and_loaded(found.client, "any", other)
                 await pinned_and_loaded(found.client, "bound", first)
+                waited_for = await found.client.follow_benchmark(staying.benchmark_id)
+                assert waited_for.runs_on == first, "somebody wants to know how fast that node is"
+
+
+async def begun(client: Client, model_id: str) -> RunBenchmarkReply:
+    return await client.run_benchmark(
+        model_id, streams=(1,), rounds=ROUNDS, prompt_tokens=8, answer_tokens=32, wait=False
+    )
+
+
+async def rounds_noted(client: Client, benchmark_id: str) -> int:
+    """How many rounds of a benchmark stand in the log, on whichever node."""
+    noted = [each.data for each in await history(client, f"benchmark.{benchmark_id}.progressed")]
+    return sum(len(each.rounds) for each in noted if isinstance(each, BenchmarkProgressed))
 
 
 async def pinned_and_loaded(client: Client, model_id: str, node: str) -> None:

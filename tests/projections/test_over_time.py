@@ -249,7 +249,8 @@ async def test_what_expires_leaves_the_sums_of_the_hour_in_which_it_was() -> Non
 
 
 async def test_figures_tell_what_became_of_requests_and_waits_count() -> None:
-    decision = Decision(purpose="preload", need_bytes=1, free_bytes=1, limit_bytes=1)
+    bet = Decision(purpose="preload", need_bytes=1, free_bytes=1, limit_bytes=1)
+    promotion = Decision(purpose="promotion", need_bytes=1, free_bytes=1, limit_bytes=1)
     log = log_of(
         [
             generated(waited_ms=1000.0),
@@ -259,7 +260,8 @@ async def test_figures_tell_what_became_of_requests_and_waits_count() -> None:
             UsageRecorded(model_id="a", usage_type="inference"),
             RequestsRefused(node="box1", model_id="b", code="overloaded", message="m", requests=7),
             started("a", "1"),
-            started("a", "2", decision=decision),
+            started("a", "2", decision=bet),
+            started("a", "3", decision=promotion),
         ]
     )
     until = T0 + timedelta(hours=1)

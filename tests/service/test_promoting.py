@@ -24,6 +24,7 @@ from suite.errors import (
     GatesContradict,
     InvalidRequest,
     ModelNotFound,
+    NoChatTemplate,
     NotEnoughMemory,
     NothingToTakeBack,
     PromotionRunning,
@@ -32,11 +33,12 @@ from suite.errors import (
     VersionNotFound,
 )
 from suite.messages.actions.versions import AliasInfo, VersionInfo
-from suite.messages.events import Generated, Promoted, TakenBack
+from suite.messages.events import Generated, InstanceLoadStarted, Promoted, TakenBack
 from suite.messages.promotion import Gates, ScoreGate, TakeBackReason
 from support.adapters import adapter
+from support.command import Command
 from support.lasting import lasting
-from support.models import tiny_model
+from support.models import CHAT_TEMPLATE, tiny_model
 from support.recurrent import tiny_mamba
 from support.service import facts, history, serving
 
@@ -61,6 +63,7 @@ GATES = Gates(evaluations=3, accuracy=ScoreGate(not_worse_by=0.05))
 class Service(NamedTuple):
     client: Client
     models: Path
+    data_dir: Path
 
     async def version(self, name: str, number: int) -> VersionInfo:
         """A version, as soon as the log knows it."""
@@ -136,7 +139,7 @@ async def running(directory: Path) -> AsyncIterator[Service]:
         serving(models, directory / "data", "--config", str(config)),
         suite.connect(data_dir=directory / "data") as client,
     ):
-        yield Service(client, models)
+        yield Service(client, models, directory / "data")
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -146,12 +149,13 @@ async def service(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Ser
     models.mkdir()
     for seed, name in enumerate(("old", "new", "next", "changing", "huge")):
         tiny_model(models / f"{name}.gguf", seed=seed)
+    tiny_model(models / "talking.gguf", seed=7, chat_template=CHAT_TEMPLATE)
     broken = (models / "new.gguf").read_bytes().replace(b"blk.1.ffn_up.weight", b"blk.1.ffn_xx.weight")
     (models / "broken.gguf").write_bytes(broken)
     tiny_mamba(models / "mamba.gguf")
     adapter(models / "pirate.gguf", models / "old.gguf")
     async with lasting(running(directory)) as found:
-        for name in ("old", "new", "next", "changing", "huge", "broken", "mamba"):
+        for name in ("old", "new", "next", "changing", "huge", "broken", "mamba", "talking"):
             await found.version(name, 1)
         yield found
 
@@ -235,22 +239,101 @@ async def test_what_cannot_be_promoted_is_refused_with_the_reason(service: Servi
         ("new@7", VersionNotFound, "has no version '7'"),
         ("mamba", ArchitectureDiffers, "mamba@1 is of the architecture mamba, and old@1"),
         ("huge", NotEnoughMemory, "huge@1 does not fit: with old@1"),
-        ("old@1", InvalidRequest, "stands for old@1 already"),
     ]
     for target, kind, told in refused:
         with pytest.raises(kind, match=told):
             await client.promote_alias("strict", target)
-    with pytest.raises(GatesContradict):
-        await client.promote_alias("strict", "new", gates=Gates(evaluations=1, trust=ScoreGate(at_least=1)))
+    for gates in (Gates(evaluations=1, trust=ScoreGate(at_least=1)), Gates(), Gates(canary_requests=1)):
+        with pytest.raises(GatesContradict):
+            await client.promote_alias("strict", "new", gates=gates)
+    same = await client.promote_alias("strict", "old@1")
+    assert (same.message, same.promotion_id) == (
+        "strict stands for old@1 already: there is nothing to promote",
+        "",
+    )
     with pytest.raises(AliasNotFound):
         await client.promote_alias("nobody", "new")
     with pytest.raises(AliasTaken):
         await client.set_alias("old", "new")
-    with pytest.raises(InvalidRequest, match="has an @"):
-        await client.set_alias("a@b", "new")
+    for name, told in (("a@b", "has an @"), ("bad name", "the character ' '"), ("bad!", "the character '!'")):
+        with pytest.raises(InvalidRequest, match=told):
+            await client.set_alias(name, "new")
     with pytest.raises(NothingToTakeBack):
         await client.take_back_alias("strict")
     assert await service.steps("strict") == ["alias.set"]
+
+
+async def test_a_model_without_a_chat_template_takes_the_place_of_none_that_has_one(service: Service) -> None:
+    client = service.client
+    await client.set_alias("talks", "talking@1")
+    with pytest.raises(NoChatTemplate, match="old@1 has no chat template, and talking@1, which serves now"):
+        await client.promote_alias("talks", "old@1", any_architecture=True)
+    await client.set_alias("talks", "old@1")
+    await client.promote_alias("talks", "talking@1")
+    await service.alias("talks", stands_for("talking"))
+
+
+async def test_what_an_alias_follows_need_not_be_promoted(service: Service) -> None:
+    command = Command(service.data_dir)
+    await service.client.set_alias("follows", "old")
+    assert await command.output("promote", "follows", "old") == (
+        "follows stands for old@1 already: there is nothing to promote\n"
+    )
+    assert await service.steps("follows") == ["alias.set"]
+
+
+async def test_a_name_that_is_no_alias_is_refused_and_configured_ones_are_told(service: Service) -> None:
+    command = Command(service.data_dir)
+    assert (await command.refusal("alias", "nosuch")).startswith(
+        "error alias_not_found: there is no alias 'nosuch' in the log"
+    )
+    assert "the configuration has it stand for old" in await command.refusal("alias", "nick")
+    assert "is the id of a model" in await command.refusal("alias", "old")
+
+
+async def test_a_load_for_a_promotion_is_told_as_one_and_is_no_cold_start(service: Service) -> None:
+    client = service.client
+
+    async def cold_starts(seq: int) -> int:
+        return (await client.get_request_statistics("next", min_seq=seq)).total.cold_starts
+
+    await client.set_alias("quiet", "old@1")
+    await client.unload_model("next")
+    begun = await client.promote_alias("quiet", "next@1")
+    before = await cold_starts(begun.seq)
+    await service.alias("quiet", stands_for("next"))
+    *_, load = await history(client, "instance.*.next.load_started")
+    assert isinstance(load.data, InstanceLoadStarted) and load.data.decision is not None
+    assert load.data.decision.purpose == "promotion"
+    explained = (await client.explain(seq=load.seq)).events[0].sentences
+    assert explained[0].endswith("because it is being promoted.")
+    assert await cold_starts(load.seq) == before
+
+
+async def test_a_canary_is_as_long_as_its_gates_ask_for(service: Service) -> None:
+    client = service.client
+    await client.set_alias("trial", "old@1")
+    gates = Gates(canary_requests=2, canary_seconds=0.1)
+    await client.promote_alias("trial", "new@1", canary_share=0.01, gates=gates)
+    waiting = await service.alias("trial", is_canary)
+    assert waiting.promotion is not None
+    assert {each.gate for each in waiting.promotion.findings} == {"canary_requests", "canary_seconds"}
+
+    def waits_for_one_more(alias: AliasInfo) -> bool:
+        running = alias.promotion
+        is_waiting = running is not None and running.waits_for.endswith(", for canary_requests")
+        return is_waiting and running is not None and running.canary_requests == 1
+
+    await service.ask("new@1")
+    await service.alias("trial", waits_for_one_more)
+    await service.ask("new@1")
+    await service.alias("trial", stands_for("new"))
+    (promoted,) = [each.data for each in await history(client, "alias.trial.promoted")]
+    assert isinstance(promoted, Promoted)
+    assert [(each.gate, each.verdict, each.needed) for each in promoted.findings] == [
+        ("canary_requests", "met", 2.0),
+        ("canary_seconds", "met", 0.1),
+    ]
 
 
 async def test_a_version_is_promoted_by_hand_with_a_share_of_the_requests_first(service: Service) -> None:
@@ -361,7 +444,8 @@ async def test_a_promotion_goes_on_after_a_restart(tmp_path: Path) -> None:
         await before.version("old", 1)
         await before.version("new", 1)
         await before.client.set_alias("chat", "old@1")
-        await before.client.promote_alias("chat", "new@1", gates=Gates(evaluations=2))
+        gates = Gates(evaluations=2, trust=ScoreGate(at_least=0.5))
+        await before.client.promote_alias("chat", "new@1", gates=gates)
         await before.evaluate("new", 0.9)
     async with running(tmp_path) as after:
         assert (await after.alias("chat", lambda alias: alias.promotion is not None)).model_id == "old"

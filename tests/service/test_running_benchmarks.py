@@ -20,12 +20,15 @@ from suite.errors import (
     Conflict,
     InvalidRequest,
     ModelNotFound,
+    NoChatTemplate,
     TooLarge,
 )
 from suite.messages.benchmarks import SET_BYTES, BenchmarkResult, Mean
 from suite.messages.envelope import Recorded
 from suite.messages.events import BenchmarkProgressed
 from suite.messages.signals import Benchmarking
+from support.command import Command
+from support.judge import WRONG, tiny_judge
 from support.models import CHAT_TEMPLATE, slow_model, tiny_model
 from support.service import facts, history, service_and_client, serving
 
@@ -67,6 +70,8 @@ def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     models = directory / "models"
     models.mkdir()
     tiny_model(models / "tiny.gguf", chat_template=CHAT_TEMPLATE)
+    tiny_model(models / "plain.gguf")
+    tiny_judge(models / "judge.gguf")
     slow_model(models / "slow.gguf", chat_template=CHAT_TEMPLATE)
     with (
         start_blocking_portal() as portal,
@@ -119,10 +124,59 @@ async def test_one_id_is_one_benchmark(data_dir: Path) -> None:
     async with suite.connect(data_dir=data_dir) as client:
         first = await client.run_benchmark("tiny", benchmark_id="same", **SMALL)
         assert await client.run_benchmark("tiny", benchmark_id="same", **SMALL) == first
-        with pytest.raises(Conflict):
-            await client.run_benchmark("tiny", benchmark_id="same", **(SMALL | {"rounds": 3}))
+        with pytest.raises(Conflict, match=r"another streams and rounds: .*`suite bench --id same`"):
+            await client.run_benchmark(
+                "tiny", benchmark_id="same", **(SMALL | {"rounds": 3, "streams": (1,)})
+            )
         facts = Counter(each.data.fact for each in await history(client, "benchmark.same"))
         assert (facts["started"], facts["finished"]) == (1, 1)
+
+
+async def test_a_benchmark_is_followed_by_its_id_whatever_it_measures(data_dir: Path) -> None:
+    async with suite.connect(data_dir=data_dir) as client:
+        begun = await client.run_benchmark("slow", benchmark_id="long", wait=False, **SMALL)
+        shown = await client.follow_benchmark("long", wait=False)
+        assert (shown.model_id, shown.runs_on) == ("slow", begun.runs_on)
+        progress: list[Benchmarking] = []
+        ended = await client.follow_benchmark("long", model_id="slow", on_progress=progress.append)
+        assert ended.state == "finished" and ended.result is not None and progress
+        assert await client.follow_benchmark("long") == ended
+        with pytest.raises(Conflict, match="'long' is a benchmark of slow, not of tiny"):
+            await client.follow_benchmark("long", model_id="tiny")
+        with pytest.raises(BenchmarkNotFound):
+            await client.follow_benchmark("no-such-benchmark")
+
+
+async def test_suite_bench_with_an_id_shows_what_was_started_before(data_dir: Path) -> None:
+    command = Command(data_dir)
+    small = ("--streams", "1", "--rounds", "1", "--prompt-tokens", "16", "--answer-tokens", "4")
+    first = await command.output("bench", "tiny", *small, "--id", "mine")
+    assert first.startswith("tiny on ")
+    for again in (("--id", "mine"), ("tiny", "--id", "mine", "--no-wait"), ("tiny", *small, "--id", "mine")):
+        assert await command.output("bench", *again) == first
+    refused = await command.refusal("bench", "tiny", *small, "--rounds", "2", "--id", "mine")
+    assert refused.startswith("error conflict: 'mine' is the id of a benchmark with another rounds: ")
+    assert (await command.refusal("bench", "--id", "nobody")).startswith("error benchmark_not_found: ")
+    assert (await command.run("bench", "--id", "mine", "--rounds", "2")).returncode == 2
+    assert (await command.run("bench")).returncode == 2
+
+
+async def test_a_judge_passes_and_fails_answers(data_dir: Path) -> None:
+    async with suite.connect(data_dir=data_dir) as client:
+        judged: dict[str, object] = {"judge": "It is right.", "max_tokens": 4}
+        prompts = ("Is water wet?", f"Is fire {WRONG}?", "Is ice cold?")
+        questions = lines(*[judged | {"prompt": prompt} for prompt in prompts])
+        reply = await client.run_benchmark("tiny", set_jsonl=questions, judge="judge", streams=())
+        assert reply.result is not None and reply.result.quality is not None
+        quality = reply.result.quality
+        assert (quality.passed, quality.failed, quality.unclear, quality.refused) == (2, 1, 0, 0)
+        noted = await history(client, f"benchmark.{reply.benchmark_id}.progressed")
+        outcomes = {answer.line: answer.outcome for each in progressed(noted) for answer in each.answers}
+        assert outcomes == {1: "passed", 2: "failed", 3: "passed"}
+        evaluations = (await client.get_model_evaluation_scores(min_seq=reply.seq)).evaluations
+        (evaluation,) = [each for each in evaluations if each.evaluation_id == reply.evaluation_id]
+        assert evaluation.accuracy == pytest.approx(2 / 3)
+        assert json.loads(evaluation.comparison_data or "")["judge"] == "judge"
 
 
 async def test_a_judge_that_answers_nonsense_counts_apart(data_dir: Path) -> None:
@@ -152,13 +206,18 @@ async def test_what_cannot_be_measured_is_refused_with_what_to_do(data_dir: Path
             await client.run_benchmark("tiny", set_jsonl="nothing\nat all")
         with pytest.raises(InvalidRequest, match="empty"):
             await client.run_benchmark("tiny", set_jsonl="\n")
-        with pytest.raises(TooLarge, match="split"):
-            await client.run_benchmark("tiny", set_jsonl=" " * (SET_BYTES + 1))
+        for size in (SET_BYTES + 1, 8 * SET_BYTES):  # the second is larger than a message
+            with pytest.raises(TooLarge, match=rf"has {size:,} bytes, and 256 KiB \(262,144 bytes\) is"):
+                await client.run_benchmark("tiny", set_jsonl=" " * size)
         judged = lines({"prompt": "x", "judge": "y"})
         with pytest.raises(InvalidRequest, match="judge"):
             await client.run_benchmark("tiny", set_jsonl=judged)
         with pytest.raises(ModelNotFound, match="nobody"):
             await client.run_benchmark("tiny", set_jsonl=judged, judge="nobody")
+        with pytest.raises(NoChatTemplate, match="plain cannot judge, as it has no chat template"):
+            await client.run_benchmark("tiny", set_jsonl=judged, judge="plain")
+        with pytest.raises(NoChatTemplate, match="plain has no chat template, and a set asks by chats"):
+            await client.run_benchmark("plain", set_jsonl=lines(GOOD))
         with pytest.raises(InvalidRequest, match="context"):
             await client.run_benchmark("tiny", prompt_tokens=10_000)
         with pytest.raises(InvalidRequest, match="nothing"):

@@ -9,7 +9,12 @@ import anyio
 import msgspec
 from msgspec.structs import fields
 
-from suite.messages.actions.benchmark import BenchmarkInfo, GetBenchmarksReply, RunBenchmarkReply
+from suite.messages.actions.benchmark import (
+    BenchmarkInfo,
+    FollowBenchmarkReply,
+    GetBenchmarksReply,
+    RunBenchmarkReply,
+)
 from suite.messages.actions.evaluation import (
     CompareModelsReply,
     GetModelEvaluationScoresReply,
@@ -414,6 +419,9 @@ ANSWERS: Mapping[str, msgspec.Struct] = {
         evaluation_id=FIRST_ID,
         result=BENCHMARK,
         seq=98_765,
+    ),
+    "follow_benchmark": FollowBenchmarkReply(
+        benchmark_id=FIRST_ID, model_id=SMOL, state="open", runs_on="box1", seq=98_765
     ),
     "get_benchmarks": GetBenchmarksReply(
         benchmarks=(

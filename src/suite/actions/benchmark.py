@@ -1,16 +1,17 @@
-"""run_benchmark, get_benchmarks and cancel_benchmark."""
+"""run_benchmark, follow_benchmark, get_benchmarks and cancel_benchmark."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import aclosing
-from typing import Final
+from typing import Final, TypeVar
 
 import anyio
 from msgspec.structs import replace
 
 from suite.bus.service import Call, action
 from suite.catalogue import Model
-from suite.domain.benchmark import UNKNOWN, Benchmark, evolve, is_same
+from suite.domain.benchmark import UNKNOWN, Benchmark, differences, evolve
 from suite.domain.question_set import QuestionSet, read_set
 from suite.errors import (
     BenchmarkNotFound,
@@ -19,12 +20,15 @@ from suite.errors import (
     Conflict,
     InvalidRequest,
     ModelNotFound,
+    NoChatTemplate,
     NodeLost,
     error_from_reply,
 )
 from suite.messages.actions.benchmark import (
     CancelBenchmarkReply,
     CancelBenchmarkRequest,
+    FollowBenchmarkReply,
+    FollowBenchmarkRequest,
     GetBenchmarksReply,
     GetBenchmarksRequest,
     RunBenchmarkReply,
@@ -48,9 +52,12 @@ from suite.tasks import background
 
 PROMPT_TOKENS: Final = 256
 ANSWER_TOKENS: Final = 64
-ABSENT_SECONDS: Final = 15.0
-"""A node that was away for so long is not waited for by those who want to see its benchmark finished."""
+ABSENT_SECONDS: Final = 30.0
+"""A node that was away for so long is not waited for by those who want to see its benchmark finished; another
+one takes it over before that, if any does."""
 _LOOK_SECONDS: Final = 1.0
+
+R = TypeVar("R", bound=RunBenchmarkReply)
 
 
 @action("run_benchmark", limit=256, queue=0, route="model")
@@ -62,8 +69,39 @@ async def run_benchmark(node: Node, request: RunBenchmarkRequest, call: Call) ->
             known = await _start(node, request, call)
             if known.end is None and request.wait:
                 known = await _watch(node, known, signalled)
-            return await _reply(node, known)
+            return await _reply(node, known, RunBenchmarkReply)
     raise Cancelled("nobody waits for this benchmark any more: it goes on")
+
+
+@action("follow_benchmark", limit=256, queue=0)
+async def follow_benchmark(node: Node, request: FollowBenchmarkRequest, call: Call) -> FollowBenchmarkReply:
+    """Show a benchmark that was started before, and wait for its end."""
+    signalled = call if request.stream else None
+    with anyio.CancelScope() as scope:
+        async with beating(signalled, scope.cancel):
+            known = await _known(node, request)
+            if known.end is None and request.wait:
+                known = await _watch(node, known, signalled)
+            return await _reply(node, known, FollowBenchmarkReply)
+    raise Cancelled("nobody waits for this benchmark any more: it goes on")
+
+
+async def _known(node: Node, request: FollowBenchmarkRequest) -> Benchmark:
+    """What the log says of a benchmark. Raises BenchmarkNotFound, and Conflict for one of another model."""
+    known = UNKNOWN
+    async for recorded in node.log.read(_events(node, request.benchmark_id)):
+        known = evolve(known, recorded.data)
+    if known.started is None:
+        raise _not_found(request.benchmark_id)
+    if request.model_id is not None and node.fleet.meant(request.model_id) != known.started.model_id:
+        raise Conflict(
+            f"{request.benchmark_id!r} is a benchmark of {known.started.model_id}, not of {request.model_id}"
+        )
+    return known
+
+
+def _not_found(benchmark_id: str) -> BenchmarkNotFound:
+    return BenchmarkNotFound(f"no benchmark {benchmark_id!r}: see the list of benchmarks")
 
 
 async def _start(node: Node, request: RunBenchmarkRequest, call: Call) -> Benchmark:
@@ -71,7 +109,7 @@ async def _start(node: Node, request: RunBenchmarkRequest, call: Call) -> Benchm
     model = await node.loadable(request.model_id)
     if model.info is not None and not model.info.generates:
         raise CannotGenerate
-    questions = await _questions(node, request)
+    questions = await _questions(node, model, request)
     if not request.streams and not questions.questions:
         raise InvalidRequest("nothing is to be measured: name streams, or send a set of questions")
     wanted = await _wanted(node, model, request, questions, call)
@@ -83,8 +121,11 @@ async def _start(node: Node, request: RunBenchmarkRequest, call: Call) -> Benchm
         if state.started is None:
             node.benchmarks.require_room()
             return wanted
-        if not is_same(state.started, wanted):
-            raise Conflict(f"{wanted.benchmark_id!r} is the id of another benchmark: choose another one")
+        if different := differences(state.started, wanted):
+            raise Conflict(
+                f"{wanted.benchmark_id!r} is the id of a benchmark with another {' and '.join(different)}: "
+                f"choose another id, or follow that one (`suite bench --id {wanted.benchmark_id}`)"
+            )
         return None
 
     await settle(
@@ -107,13 +148,22 @@ def _events(node: Node, benchmark_id: str) -> str:
     return node.subjects.aggregate(BenchmarkStarted.aggregate, benchmark_id)
 
 
-async def _questions(node: Node, request: RunBenchmarkRequest) -> QuestionSet:
-    """The questions of a request. Raises InvalidRequest, TooLarge, and ModelNotFound for the judge."""
+async def _questions(node: Node, model: Model, request: RunBenchmarkRequest) -> QuestionSet:
+    """The questions of a request.
+
+    Raises InvalidRequest, TooLarge, ModelNotFound for the judge, and NoChatTemplate for it or the model:
+    questions are chats.
+    """
     if request.set_jsonl is None:
         return QuestionSet()
     found = read_set(request.set_jsonl)
     found = found.without(await problems(found.questions))
     found.require_questions()
+    if not model.has_chat_template:
+        raise NoChatTemplate(
+            f"{model.model_id} has no chat template, and a set asks by chats: configure its chat_template, "
+            "or measure the speed only"
+        )
     judged = next((each.line for each in found.questions if each.question.judge is not None), None)
     if judged is None:
         return found
@@ -121,6 +171,11 @@ async def _questions(node: Node, request: RunBenchmarkRequest) -> QuestionSet:
         raise InvalidRequest(f"line {judged} of the set needs a judge: name the model in the field 'judge'")
     if not node.fleet.has(request.judge):
         raise ModelNotFound(f"no model {request.judge!r} to judge: see the list of models")
+    if node.fleet.chats(request.judge) is False:
+        raise NoChatTemplate(
+            f"{request.judge} cannot judge, as it has no chat template: name another model that has one, or "
+            "configure its chat_template"
+        )
     return found
 
 
@@ -150,6 +205,7 @@ async def _wanted(
         broken_line_count=len(questions.broken),
         judge=node.fleet.meant(request.judge) if needs_judge and request.judge is not None else "",
         requested_by=call.client or "",
+        may_move=request.node is None,
     )
 
 
@@ -168,11 +224,10 @@ def _lengths(model: Model, request: RunBenchmarkRequest) -> tuple[int, int]:
 
 async def _watch(node: Node, known: Benchmark, call: Call | None) -> Benchmark:
     """Wait until a benchmark has ended, and tell how far it is. Raises NodeLost if its node stays away."""
-    started = known.started
-    assert started is not None, "it was started"
+    started = _started(known)
     async with background() as tasks:
-        tasks.start_soon(_until_absent, node, started.node, tasks.cancel_scope)
         known = UNKNOWN
+        tasks.start_soon(_until_absent, node, lambda: (known.started or started).node, tasks.cancel_scope)
         events = node.log.read(_events(node, started.benchmark_id), follow=True)
         async with aclosing(events):
             async for recorded in events:
@@ -181,42 +236,48 @@ async def _watch(node: Node, known: Benchmark, call: Call | None) -> Benchmark:
                     tasks.cancel_scope.cancel()
                     break
                 if call is not None:
-                    await call.send(_progress(started, known))
+                    await call.send(_progress(known))
     if known.end is None:
         raise NodeLost(
-            f"node {started.node} is away: it goes on with the benchmark {started.benchmark_id} when it is "
-            "back; ask for it again by this id"
+            f"node {(known.started or started).node} is away, and no other one goes on with the benchmark "
+            f"{started.benchmark_id}: ask for it again by this id when it is back"
         )
     return known
 
 
-async def _until_absent(node: Node, name: str, scope: anyio.CancelScope) -> None:
-    """Stop waiting when a node was away for `ABSENT_SECONDS`."""
+def _started(known: Benchmark) -> BenchmarkStarted:
+    assert known.started is not None, "it was started"
+    return known.started
+
+
+async def _until_absent(node: Node, runs_on: Callable[[], str], scope: anyio.CancelScope) -> None:
+    """Stop waiting when the node that is to run a benchmark was away for `ABSENT_SECONDS`."""
     seen = node.clock()
     while node.clock() - seen < ABSENT_SECONDS:
-        if name == node.name or name in node.fleet.others:
+        if runs_on() == node.name or runs_on() in node.fleet.others:
             seen = node.clock()
         await anyio.sleep(_LOOK_SECONDS)
     scope.cancel()
 
 
-def _progress(started: BenchmarkStarted, known: Benchmark) -> Benchmarking:
+def _progress(known: Benchmark) -> Benchmarking:
+    started = _started(known)
     return Benchmarking(
         benchmark_id=started.benchmark_id, node=started.node, done=known.done, total=known.total
     )
 
 
-async def _reply(node: Node, known: Benchmark) -> RunBenchmarkReply:
+async def _reply(node: Node, known: Benchmark, kind: type[R]) -> R:
     """What is told of a benchmark. Raises the error that it failed with, and Cancelled."""
-    started, end = known.started, known.end
-    assert started is not None, "it was started"
+    started, end = _started(known), known.end
     if isinstance(end, BenchmarkFailed):
-        raise error_from_reply(end.code, end.message)
+        message = f"the benchmark {started.benchmark_id} of {started.model_id} has failed: {end.message}"
+        raise error_from_reply(end.code, message)
     if isinstance(end, BenchmarkCancelled):
         raise Cancelled(f"the benchmark {started.benchmark_id} was cancelled: start another one")
     finished = end if isinstance(end, BenchmarkFinished) else None
     last = await node.log.last(_events(node, started.benchmark_id))
-    return RunBenchmarkReply(
+    return kind(
         benchmark_id=started.benchmark_id,
         model_id=started.model_id,
         state=known.state,
@@ -247,7 +308,7 @@ async def cancel_benchmark(node: Node, request: CancelBenchmarkRequest, call: Ca
         nonlocal known
         known = state
         if state.started is None:
-            raise BenchmarkNotFound(f"no benchmark {request.benchmark_id!r}: see the list of benchmarks")
+            raise _not_found(request.benchmark_id)
         if state.end is not None:
             return None
         cancelled = BenchmarkCancelled(

@@ -250,7 +250,7 @@ def describe(node: Node, model: Model, used: datetime | None) -> ModelInfo:
         waiting=node.supervisor.admission.waiting(model.model_id),
         place=place.place if place is not None else None,
         quarantine=_quarantine(node, model) if instance is None else None,
-        has_chat_template=bool(model.settings.chat_template or (info and info.chat_template)),
+        has_chat_template=model.has_chat_template,
         estimate=model.estimate,
         need_bytes=need.total,
         need_gpus=dict(need.gpus),

@@ -134,14 +134,15 @@ async def _alias_info(node: Node, name: str, alias: Alias) -> AliasInfo:
         version=alias.target.version,
         seq=node.versions.since(name),
         may_go_back=alias.promoted is not None,
-        promotion=await _promotion_info(node, alias),
+        promotion=await _promotion_info(node, name, alias),
     )
 
 
-async def _promotion_info(node: Node, alias: Alias) -> PromotionInfo | None:
+async def _promotion_info(node: Node, name: str, alias: Alias) -> PromotionInfo | None:
     running = alias.promotion
     if running is None:
         return None
+    canary = await node.aliases.canary(name, running) if running.is_canary else None
     return PromotionInfo(
         promotion_id=running.id,
         model_id=running.target.model_id,
@@ -150,7 +151,9 @@ async def _promotion_info(node: Node, alias: Alias) -> PromotionInfo | None:
         canary_share=running.canary_share,
         gates=running.gates,
         take_back=running.take_back,
-        findings=await node.aliases.findings(running),
+        canary_requests=0 if canary is None else canary.requests,
+        canary_seconds=0.0 if canary is None else canary.seconds,
+        findings=await node.aliases.findings(name, running),
         waits_for=node.aliases.waits.get(running.id, ""),
     )
 
@@ -178,7 +181,18 @@ async def set_alias(node: Node, request: SetAliasRequest, call: Call) -> SetAlia
 @action("promote_alias")
 async def promote_alias(node: Node, request: PromoteAliasRequest, call: Call) -> PromoteAliasReply:
     """Begin to promote a version to an alias."""
-    fact, seq = await node.aliases.start(request, call)
+    fact, seq, target = await node.aliases.start(request, call)
+    if fact is None:
+        return PromoteAliasReply(
+            alias=request.alias,
+            promotion_id="",
+            model_id=target.model_id,
+            version=target.version,
+            old_model_id=target.model_id,
+            old_version=target.version,
+            message=f"{request.alias} stands for {target} already: there is nothing to promote",
+            seq=seq,
+        )
     return PromoteAliasReply(
         alias=fact.alias,
         promotion_id=fact.promotion_id,

@@ -142,7 +142,9 @@ class Catalogue:
 
     @property
     def problems(self) -> tuple[str, ...]:
-        """Which directories with known models cannot be read or do not answer, and what to do."""
+        """Which directories with known models cannot be read or do not answer, which models lack their draft
+        model, and what to do.
+        """
         if not self._asking or self._clock() - min(self._asking) < SILENT_SECONDS:
             return self._unreadable
         return tuple(dict.fromkeys((*self._unreadable, self._silence)))
@@ -401,7 +403,8 @@ class Catalogue:
 
     def _tell(self, listing: Listing) -> None:
         """Keep what the scan found wrong, and log what is new of it."""
-        problems = outage_problems(listing.outages, listing.unreadable)
+        lacks = (model.draft_lack for model in self._models.values())
+        problems = (*outage_problems(listing.outages, listing.unreadable), *filter(None, lacks))
         found = (*listing.warnings, *self._name_aliases(), *self._wrong_variants(), *self._unfit_drafts())
         warnings = tuple(printable(text) for text in found)
         for text in (*problems, *warnings):

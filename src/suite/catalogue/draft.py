@@ -14,7 +14,11 @@ from suite.errors import DraftModelUnfit, SuiteError
 
 
 def with_drafts(models: Mapping[str, Model]) -> dict[str, Model]:
-    """The models of a catalogue, each with its draft model or the reason why it cannot have that."""
+    """The models of a catalogue, each with its draft model or the reason why it cannot have that.
+
+    Without a draft model that is not there a model is only slower, so it is served all the same. One that is
+    there and does not fit is a mistake, and refuses the model.
+    """
     return {id: _with_draft(model, models) for id, model in models.items()}
 
 
@@ -24,28 +28,37 @@ def _with_draft(model: Model, models: Mapping[str, Model]) -> Model:
     if not is_wanted or model.info is None or model.kv_cache is None:
         return model
     error = None if isinstance(model.error, DraftModelUnfit) else model.error
-    draft: Draft | None
-    try:
-        draft = _draft(model, model.info, model.kv_cache, models.get(name or ""))
-    except DraftModelUnfit as unfit:
-        draft, error = None, error or unfit
-    if draft == model.draft and _is_same(error, model.error):
+    other, draft = models.get(name or ""), None
+    lack = _lack(model, other)
+    if other is not None and not lack:
+        try:
+            draft = _draft(model, model.info, model.kv_cache, other)
+        except DraftModelUnfit as unfit:
+            error = error or unfit
+    if draft == model.draft and lack == model.draft_lack and _is_same(error, model.error):
         return model  # who has seen it sees that nothing has changed
-    return msgspec.structs.replace(model, draft=draft, error=error)
+    return msgspec.structs.replace(model, draft=draft, draft_lack=lack, error=error)
+
+
+def _lack(model: Model, other: Model | None) -> str:
+    """Why the draft model that is configured is not there; empty if it is."""
+    named = f"draft_model = {model.settings.draft_model!r} of {model.model_id}"
+    served = f"{model.model_id} is served without it"
+    if other is None:
+        return f"{named}: there is no such model, so {served}: use an id of `suite models`, or leave it out"
+    if other.error is not None or other.info is None:
+        return f"{named} cannot be loaded, so {served}: {other.error}"
+    return ""
 
 
 def _is_same(error: SuiteError | None, other: SuiteError | None) -> bool:
     return type(error) is type(other) and str(error) == str(other)
 
 
-def _draft(model: Model, info: GgufInfo, cache: KvCache, other: Model | None) -> Draft:
+def _draft(model: Model, info: GgufInfo, cache: KvCache, other: Model) -> Draft:
     """The draft model, with the slots and the context of the model. Raises DraftModelUnfit."""
-    named = f"draft_model = {model.settings.draft_model!r} of {model.model_id}"
-    if other is None:
-        raise DraftModelUnfit(f"{named}: there is no such model: use an id of `suite models`")
-    if other.error is not None or other.info is None:
-        raise DraftModelUnfit(f"{named} cannot be loaded: {other.error}")
-    _check_fit(named, info, other.info)
+    assert other.info is not None, "it can be loaded"
+    _check_fit(f"draft_model = {model.settings.draft_model!r} of {model.model_id}", info, other.info)
     settings = model.settings
     flash_attention = uses_flash_attention(
         other.info, cache_tokens=cache.stream_tokens, batch_tokens=settings.batch_tokens

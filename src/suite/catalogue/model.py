@@ -86,8 +86,9 @@ class Model(msgspec.Struct, frozen=True, kw_only=True):
     """None when there is an error."""
     estimate: MemoryEstimate | None
     draft: Draft | None = None
-    """The model that guesses its next tokens; None: none is configured, or there is an error."""
-
+    """The model that guesses its next tokens; None: none is configured, it is not there, or does not fit."""
+    draft_lack: str = ""
+    """Why it is served without the draft model that is configured; empty if it is not."""
     pairing: Pairing = UNPAIRED
     """By which projector it reads pictures, or why it reads none."""
 
@@ -136,6 +137,11 @@ class Model(msgspec.Struct, frozen=True, kw_only=True):
         if self.settings.capabilities or self.info is None:
             return self.settings.capabilities
         return (*self.info.capabilities, *(("vision",) if self.projector else ()))
+
+    @property
+    def has_chat_template(self) -> bool:
+        """Whether it takes chats: its file has a template for them, or one is configured."""
+        return bool(self.settings.chat_template or (self.info and self.info.chat_template))
 
     @property
     def context_tokens(self) -> int:

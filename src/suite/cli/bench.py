@@ -6,21 +6,27 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import click
+from click.core import ParameterSource
 
 from suite.cli.completion import model_ids
 from suite.cli.invocation import arguments
 from suite.cli.model_ids import about_model, for_model, known_ids
 from suite.cli.options import Target, client_command, fleet_command, limit_option, window_options
-from suite.errors import NodeLost, NoService, Unavailable
+from suite.errors import BenchmarkNotFound, NodeLost, NoService, Unavailable
 
 if TYPE_CHECKING:
     from suite.client import Client
     from suite.messages.actions.benchmark import BenchmarkInfo, GetBenchmarksReply, RunBenchmarkReply
     from suite.messages.benchmarks import BenchmarkResult, Mean, Quality, Share, Speed
     from suite.messages.signals import Benchmarking
+
+
+_DEFAULT: Final = ParameterSource.DEFAULT
+_MEASURED: Final = ("questions", "judge", "streams", "rounds", "prompt_tokens", "answer_tokens", "cycle")
+"""The options that say what is measured."""
 
 
 def _numbers(_: click.Context, __: click.Parameter, value: str) -> tuple[int, ...]:
@@ -44,16 +50,19 @@ def _read(path: Path | None) -> str | None:
 
 
 @click.command()
-@click.argument("model", shell_complete=model_ids)
+@click.argument("model", required=False, shell_complete=model_ids)
 @click.option(
     "--set",
     "questions",
     type=click.Path(path_type=Path),
     metavar="FILE",
-    help="Questions, a JSON object a line; see below.  [default: only the speed is measured]",
+    help="Questions, a JSON object a line, at most 256 KiB and 2,000 lines; see below.  "
+    "[default: only the speed is measured]",
 )
 @click.option(
-    "--judge", shell_complete=model_ids, help="Only for questions with judge: the model that judges."
+    "--judge",
+    shell_complete=model_ids,
+    help="Only for questions with judge: the model that judges, which needs a chat template.",
 )
 @click.option(
     "--streams",
@@ -75,13 +84,16 @@ def _read(path: Path | None) -> str | None:
 @click.option(
     "--id",
     "benchmark_id",
-    help="Id of the benchmark; with that of one that runs or is finished, its result.  [default: a new one]",
+    help="Id of the benchmark. One that was started before is followed, or shown, also without MODEL.  "
+    "[default: a new one]",
 )
 @click.option("--no-wait", is_flag=True, help="Return when the benchmark is in the log.")
+@click.pass_context
 @client_command
 def bench(
     target: Target,
-    model: str,
+    context: click.Context,
+    model: str | None,
     questions: Path | None,
     judge: str | None,
     streams: tuple[int, ...],
@@ -104,18 +116,32 @@ def bench(
     \b
     Examples:
       suite bench smollm2 --streams 1,4 --rounds 3
-      suite bench smollm2 --set questions.jsonl --judge gemma-3 --streams ""
-      suite bench smollm2 --id nightly --no-wait
+      suite bench smollm2 --set questions.jsonl --judge smollm2 --streams ""
+      suite bench smollm2 --id w48 --no-wait
+      suite bench --id w48
     """
     from suite.cli.output import json_line
     from suite.identity import new_id
 
     chosen = benchmark_id or new_id()
     set_jsonl = _read(questions)
+    measures = [name for name in _MEASURED if context.get_parameter_source(name) is not _DEFAULT]
+    if model is None and (benchmark_id is None or measures):
+        raise click.UsageError("give the MODEL to measure, or only the --id of a benchmark to follow")
 
-    async def work(client: Client, model_id: str) -> RunBenchmarkReply:
+    async def run(client: Client) -> RunBenchmarkReply:
+        if benchmark_id is not None and not measures:
+            try:
+                return await _followed(client, benchmark_id, model, wait=not no_wait, as_json=target.as_json)
+            except BenchmarkNotFound:
+                if model is None:
+                    raise
+        assert model is not None, "without one a benchmark is followed"
+        return await for_model(client, model, partial(start, client))
+
+    async def start(client: Client, model_id: str) -> RunBenchmarkReply:
         judges = await known_ids(client, [] if judge is None else [judge])
-        with _shown(model_id, target.as_json) as on_progress:
+        with _shown(f"of {model_id}", target.as_json) as on_progress:
             return await client.run_benchmark(
                 model_id,
                 set_jsonl=set_jsonl,
@@ -131,19 +157,31 @@ def bench(
             )
 
     with _goes_on(chosen):
-        reply = target.run(lambda client: for_model(client, model, partial(work, client)))
+        reply = target.run(run)
     if target.as_json:
         json_line(reply)
     else:
         _show(reply)
 
 
+async def _followed(
+    client: Client, benchmark_id: str, model: str | None, *, wait: bool, as_json: bool
+) -> RunBenchmarkReply:
+    """What becomes of a benchmark that was started before. Raises BenchmarkNotFound."""
+    named = await known_ids(client, [] if model is None else [model])
+    with _shown(benchmark_id, as_json) as on_progress:
+        return await client.follow_benchmark(
+            benchmark_id, model_id=next(iter(named), None), wait=wait, on_progress=on_progress
+        )
+
+
 @contextmanager
 def _goes_on(benchmark_id: str) -> Iterator[None]:
     """Say of a benchmark that is not waited for any more how to see what becomes of it."""
+    follow, end = arguments("bench", "--id", benchmark_id), arguments("cancel-benchmark", benchmark_id)
     hint = (
-        f"if the benchmark {benchmark_id} was started, it goes on: `suite benchmarks` shows it, "
-        f"`suite {arguments('cancel-benchmark', benchmark_id)}` ends it"
+        f"if the benchmark {benchmark_id} was started, it goes on: `suite {follow}` follows it, "
+        f"`suite {end}` ends it"
     )
     try:
         yield
@@ -153,11 +191,11 @@ def _goes_on(benchmark_id: str) -> Iterator[None]:
 
 
 @contextmanager
-def _shown(model_id: str, as_json: bool) -> Iterator[Any]:
+def _shown(which: str, as_json: bool) -> Iterator[Any]:
     """Show on a terminal how far a benchmark is."""
     from suite.cli.output import Bar
 
-    with Bar(f"benchmark of {model_id}", shown=not as_json) as bar:
+    with Bar(f"benchmark {which}", shown=not as_json) as bar:
 
         def show(progress: Benchmarking) -> None:
             bar.advance(progress.done / progress.total if progress.total else 0.0)
@@ -171,9 +209,9 @@ def _show(reply: RunBenchmarkReply) -> None:
     for each in reply.broken_lines:
         click.echo(printable(f"line {each.line} of the set is left out: {each.problem}"), err=True)
     if reply.result is None:
-        folded(
-            f"the benchmark {reply.benchmark_id} of {reply.model_id} is a job of {reply.runs_on}", indent=2
-        )
+        follow = f"`suite {arguments('bench', '--id', reply.benchmark_id)}` follows it"
+        job = f"the benchmark {reply.benchmark_id} of {reply.model_id} is a job of {reply.runs_on}"
+        folded(f"{job}: {follow}", indent=2)
         return
     _show_result(reply.model_id, reply.runs_on, reply.result)
     folded(f"evaluation {reply.evaluation_id} (event {reply.seq})", indent=2)
@@ -188,7 +226,7 @@ def _show_result(model_id: str, node: str, result: BenchmarkResult) -> None:
         folded(f"{model_id} on {node}: {loaded}", indent=2)
     if result.speed:
         table(
-            ["streams>", "first token ms>", "prompt tokens/s>", "tokens/s each>", "tokens/s all>"],
+            ["streams>", "first token ms>", "prompt tokens/s>", "decode tokens/s>", "throughput tokens/s>"],
             [_speed_row(each) for each in result.speed],
             title=f"prompts of {result.prompt_tokens} tokens, answers of up to {result.answer_tokens}",
         )
@@ -284,7 +322,7 @@ def _show_list(benchmarks: Iterable[BenchmarkInfo]) -> None:
         )
         for each in benchmarks
     ]
-    table(["started", "model", "node", "state", "accuracy>", "tokens/s>", "problem", "id"], rows)
+    table(["started", "model", "node", "state", "accuracy>", "decode tokens/s>", "problem", "id"], rows)
 
 
 def _accuracy(result: BenchmarkResult | None) -> str:

@@ -245,7 +245,7 @@ def _show_benchmarks(models: Iterable[ModelComparison]) -> None:
             )
         )
     if rows:
-        columns = ["model", "node", "accuracy>", "first token ms>", "tokens/s>"]
+        columns = ["model", "node", "accuracy>", "first token ms>", "decode tokens/s>"]
         table(columns, rows, title="last benchmarks, with 95 % confidence intervals")
 
 

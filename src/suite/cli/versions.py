@@ -13,6 +13,7 @@ from msgspec import Meta
 from suite.cli.completion import model_ids
 from suite.cli.model_ids import for_model
 from suite.cli.options import Target, fleet_command
+from suite.errors import AliasNotFound, ModelNotFound
 from suite.messages.promotion import Gates, TakeBackReason
 
 if TYPE_CHECKING:
@@ -142,7 +143,11 @@ def alias(target: Target, name: str | None, version: str | None, remove: bool) -
     multiple=True,
     help="What takes it back by itself afterwards; may be repeated.  [default: that of the file, or nothing]",
 )
-@click.option("--any-architecture", is_flag=True, help="Let it be of another architecture.")
+@click.option(
+    "--any-architecture",
+    is_flag=True,
+    help="Let it be of another architecture; one without a chat template still replaces none that has one.",
+)
 @click.option("--back", is_flag=True, help="End the promotion, or take back what was promoted last.")
 @fleet_command
 def promote(
@@ -162,8 +167,8 @@ def promote(
 
     \b
     Examples:
-      suite promote chat gemma-3-270m-it-Q4_K_M --canary 0.1
-      suite promote chat gemma-3-270m-it-Q4_K_M --gates promotion.toml
+      suite promote chat tuned --canary 0.1
+      suite promote chat tuned --gates promotion.toml
       suite promote chat --back
     """
     from suite.cli.output import json_line
@@ -185,6 +190,8 @@ def promote(
             any_architecture=any_architecture,
         )
         begun = await for_model(client, version, promote)
+        if not begun.promotion_id:
+            return begun, begun.message
         return begun, f"{begun.message} (event {begun.seq}); see `suite alias {alias}`"
 
     reply, told = target.run(work)
@@ -228,18 +235,38 @@ def _settings(version: VersionInfo) -> str:
 def _show_aliases(target: Target, name: str | None) -> None:
     from suite.cli.output import json_line, table
 
-    found = target.run(lambda client: client.list_aliases(name)).aliases
+    async def work(client: Client) -> tuple[AliasInfo, ...]:
+        found = (await client.list_aliases(name)).aliases
+        if name is not None and not found:
+            raise await _unknown(client, name)
+        return found
+
+    found = target.run(work)
     if target.as_json:
         for each in found:
             json_line(each)
     elif not found:
-        what = "no aliases" if name is None else f"no alias {name!r}"
-        click.echo(f"there is {what} in the log: `suite alias NAME MODEL` makes one")
+        click.echo("there are no aliases in the log: `suite alias NAME MODEL` makes one")
     else:
         table(["alias", "stands for", "since event>", "promotion"], [_alias_row(each) for each in found])
         for each in found:
             if each.promotion is not None:
                 _show_promotion(each.promotion)
+
+
+async def _unknown(client: Client, name: str) -> AliasNotFound:
+    """What is said of a name that is no alias of the log: it may be one that is configured."""
+    try:
+        model = (await client.get_model_status(name)).model
+    except ModelNotFound:
+        model = None
+    if model is None:
+        return AliasNotFound(f"there is no alias {name!r} in the log: `suite alias NAME MODEL` makes one")
+    if model.model_id == name:
+        return AliasNotFound(f"{name!r} is the id of a model, and no alias")
+    return AliasNotFound(
+        f"{name!r} is no alias of the log: the configuration has it stand for {model.model_id}"
+    )
 
 
 def _alias_row(alias: AliasInfo) -> tuple[str, ...]:
@@ -249,9 +276,12 @@ def _alias_row(alias: AliasInfo) -> tuple[str, ...]:
 
 
 def _promotion(promotion: PromotionInfo) -> str:
+    from suite.explanation.words import counted, span
+
     what = f"{promotion.model_id}@{promotion.version}"
     if promotion.state == "canary":
-        what = f"{what} gets {100 * promotion.canary_share:g} % of the requests"
+        had = f"{counted(promotion.canary_requests, 'request')} in {span(promotion.canary_seconds)}"
+        what = f"{what} gets {100 * promotion.canary_share:g} % of the requests, {had} so far"
     return f"{what}, waits for {promotion.waits_for}" if promotion.waits_for else what
 
 
@@ -267,6 +297,8 @@ def _finding_row(finding: Finding) -> tuple[str, ...]:
     from suite.cli.output import number
 
     def told(which: str) -> str:
+        if which == "new" and finding.found is not None:
+            return number(finding.found)
         found = finding.new if which == "new" else finding.old
         if found is None:
             return ""

@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from suite.client.asking import Asking
+from suite.domain.question_set import require_size
 from suite.messages.actions.base import Moment
 from suite.messages.actions.benchmark import (
     CancelBenchmarkReply,
     CancelBenchmarkRequest,
+    FollowBenchmarkReply,
+    FollowBenchmarkRequest,
     GetBenchmarksReply,
     GetBenchmarksRequest,
     RunBenchmarkReply,
@@ -41,13 +44,11 @@ class Benchmarks(Asking):
         Returns when it is finished, or with ``wait=False`` when the job is in the log. It goes on when this
         call is cancelled, and after a restart of its node: with the same ``benchmark_id`` it is waited for
         again. ``on_progress`` is called with how far it is. Raises NodeLost when the node that answers is
-        lost, and the error that the benchmark failed with; Cancelled if somebody has cancelled it.
+        lost, and the error that the benchmark failed with; Cancelled if somebody has cancelled it. Raises
+        TooLarge before anything is sent if the set is larger than `SET_BYTES`.
         """
-
-        def hear(signal: Signal) -> None:
-            if on_progress is not None and isinstance(signal, Benchmarking):
-                on_progress(signal)
-
+        if set_jsonl is not None:
+            require_size(set_jsonl)
         request = RunBenchmarkRequest(
             model_id=model_id,
             benchmark_id=benchmark_id,
@@ -61,7 +62,23 @@ class Benchmarks(Asking):
             wait=wait,
             stream=True,
         )
-        return await self._exchange("run_benchmark", request, RunBenchmarkReply, hear)
+        return await self._exchange("run_benchmark", request, RunBenchmarkReply, _heard_by(on_progress))
+
+    async def follow_benchmark(
+        self,
+        benchmark_id: str,
+        *,
+        model_id: str | None = None,
+        wait: bool = True,
+        on_progress: Callable[[Benchmarking], None] | None = None,
+    ) -> FollowBenchmarkReply:
+        """Wait for a benchmark that somebody has started, whatever it measures; nothing is started by this.
+
+        Raises BenchmarkNotFound, Conflict if it is not of the model that is named, and what `run_benchmark`
+        raises.
+        """
+        request = FollowBenchmarkRequest(benchmark_id=benchmark_id, model_id=model_id, wait=wait, stream=True)
+        return await self._exchange("follow_benchmark", request, FollowBenchmarkReply, _heard_by(on_progress))
 
     async def get_benchmarks(
         self,
@@ -90,3 +107,13 @@ class Benchmarks(Asking):
         """End a benchmark that waits or runs. Raises BenchmarkNotFound."""
         request = CancelBenchmarkRequest(benchmark_id=benchmark_id)
         return await self._ask("cancel_benchmark", request, CancelBenchmarkReply)
+
+
+def _heard_by(on_progress: Callable[[Benchmarking], None] | None) -> Callable[[Signal], None]:
+    """What is called with each signal."""
+
+    def hear(signal: Signal) -> None:
+        if on_progress is not None and isinstance(signal, Benchmarking):
+            on_progress(signal)
+
+    return hear

@@ -66,7 +66,8 @@ class ModelVersions(Asking):
 
         ``canary_share``: which part of the requests the version gets meanwhile, from 0 to 1. ``take_back``:
         what takes it back by itself afterwards. Raises AliasNotFound, ModelNotFound, VersionNotFound,
-        VersionGone, ArchitectureDiffers, NotEnoughMemory, GatesContradict and PromotionRunning.
+        VersionGone, ArchitectureDiffers, NoChatTemplate, NotEnoughMemory, GatesContradict and
+        PromotionRunning. To promote what serves already changes nothing: the reply has no ``promotion_id``.
         """
         request = PromoteAliasRequest(
             alias=alias,

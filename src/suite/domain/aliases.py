@@ -15,7 +15,7 @@ from typing import Final, NamedTuple
 
 import msgspec
 
-from suite.errors import InvalidRequest, NothingToTakeBack, PromotionRunning
+from suite.errors import NothingToTakeBack, PromotionRunning
 from suite.messages.events import (
     AliasRemoved,
     AliasSet,
@@ -122,24 +122,25 @@ def remove(alias: Alias, fact: AliasRemoved) -> AliasRemoved | None:
     return None if alias.target is None and alias.promotion is None else fact
 
 
-def start(alias: Alias, fact: PromotionStarted) -> PromotionStarted:
+def start(
+    alias: Alias, fact: PromotionStarted, at: Callable[[str], int] = lambda _: 0
+) -> PromotionStarted | None:
     """The fact to append when a version is to be promoted, in place of the one that serves by now.
 
-    Raises PromotionRunning, and InvalidRequest for the version that serves.
+    None if it serves already, so that there is nothing to promote. `at`: the version that all nodes have of a
+    model which the alias follows; 0: they differ. Raises PromotionRunning.
     """
     target, running = Target(fact.model_id, fact.version), alias.promotion
     old = alias.target or Target(fact.old_model_id, fact.old_version)
-    if old == target:
-        raise InvalidRequest(f"{alias.name} stands for {target} already: promote another one")
-    fact = msgspec.structs.replace(fact, old_model_id=old.model_id, old_version=old.version)
-    if running is None:
-        return fact
-    if running.target != target:
+    if running is not None and running.target != target:
         raise PromotionRunning(
             f"{running.target} is being promoted to {alias.name} since before: wait for its end, or end it "
             f"with `suite promote {alias.name} --back`"
         )
-    return msgspec.structs.replace(fact, promotion_id=running.id)
+    if target == (old if old.version else Target(old.model_id, at(old.model_id))):
+        return None
+    fact = msgspec.structs.replace(fact, old_model_id=old.model_id, old_version=old.version)
+    return fact if running is None else msgspec.structs.replace(fact, promotion_id=running.id)
 
 
 def begin_canary(alias: Alias, running: Promotion, node: str) -> CanaryStarted | None:

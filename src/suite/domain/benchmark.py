@@ -28,6 +28,7 @@ from suite.messages.events import (
     BenchmarkCancelled,
     BenchmarkFailed,
     BenchmarkFinished,
+    BenchmarkMoved,
     BenchmarkProgressed,
     BenchmarkStarted,
     EvaluationLogged,
@@ -111,6 +112,10 @@ def evolve(benchmark: Benchmark, event: Event) -> Benchmark:
                 rounds={_round(each): each for each in event.rounds} | dict(benchmark.rounds),
                 answers={each.line: each for each in event.answers} | dict(benchmark.answers),
             )
+        case BenchmarkMoved() if benchmark.started is not None and benchmark.end is None:
+            # The speed is of a machine: what was measured on another one does not count.
+            started = replace(benchmark.started, node=event.node, settings_key=event.settings_key)
+            return replace(benchmark, started=started, load=None, rounds={})
         case BenchmarkFinished() | BenchmarkFailed() | BenchmarkCancelled() if benchmark.end is None:
             return replace(benchmark, end=event)
         case _:
@@ -136,21 +141,36 @@ def news(benchmark: Benchmark, measured: Benchmark) -> BenchmarkProgressed | Non
     )
 
 
-def is_same(before: BenchmarkStarted, now: BenchmarkStarted) -> bool:
-    """Whether two requests with one id want the same, so that the second one gets the first one's result."""
+def differences(before: BenchmarkStarted, now: BenchmarkStarted) -> tuple[str, ...]:
+    """What two requests with one id want differently; if that is nothing, they get the same result."""
+    compared = {
+        "model": "model_id",
+        "streams": "streams",
+        "rounds": "rounds",
+        "prompt_tokens": "prompt_tokens",
+        "answer_tokens": "answer_tokens",
+        "set": "set_sha256",
+        "judge": "judge",
+    }
+    return tuple(told for told, name in compared.items() if getattr(before, name) != getattr(now, name))
 
-    def wanted(start: BenchmarkStarted) -> Sequence[object]:
-        return (
-            start.model_id,
-            start.streams,
-            start.rounds,
-            start.prompt_tokens,
-            start.answer_tokens,
-            start.set_sha256,
-            start.judge,
-        )
 
-    return wanted(before) == wanted(now)
+def move(benchmark: Benchmark, lost: str, *, node: str, settings_key: str) -> BenchmarkMoved | None:
+    """The event with which a node takes over what a lost one was to run.
+
+    None if that is not the lost one's any more, or if it was started for that node.
+    """
+    started = benchmark.started
+    if started is None or benchmark.end is not None or started.node != lost or not started.may_move:
+        return None
+    return BenchmarkMoved(
+        benchmark_id=started.benchmark_id,
+        model_id=started.model_id,
+        node=node,
+        lost_node=lost,
+        settings_key=settings_key,
+        answered=len(benchmark.answers),
+    )
 
 
 # --- what comes out of it -----------------------------------------------------------------------------------

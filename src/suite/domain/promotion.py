@@ -1,7 +1,7 @@
-"""Decides whether evaluations let a version be promoted: gates, with the uncertainty counted (ADR 71)::
+"""Decides whether a version may be promoted: gates, with the uncertainty of evaluations counted (ADR 71)::
 
-    found = findings(gates, new, old)     # what the evaluations of both versions say about each gate
-    verdict(found)                        # "met", "open" until there is enough evidence, or "missed"
+    found = findings(gates, new, old, canary)     # what evaluations and the canary say about each gate
+    verdict(found)                                # "met", "open" until there is enough, or "missed"
 
 A gate is met when the confidence bound of the mean is on its right side, and missed when the other bound is
 on its wrong side. In between it is open: more evaluations will tell. The bounds are those of Student's t for
@@ -11,7 +11,7 @@ one mean, and of Welch's t for the difference of two (Welch 1947), one-sided.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from statistics import fmean, variance
 from typing import Final, Literal, NamedTuple, TypeAlias
 
@@ -25,6 +25,8 @@ from suite.messages.promotion import Estimate, Finding, Gates, MetricName, Verdi
 Step: TypeAlias = Literal["stop", "load", "canary", "promote", "wait"]
 """What is done next about a promotion."""
 
+EVALUATIONS: Final = 10
+"""So many evaluations there must be before bounds are judged, if the gates do not say how many."""
 MOST_VALUE: Final = 1e15
 """What is beyond, in whichever direction, is no measurement: not even its square could be told."""
 
@@ -45,6 +47,14 @@ class Sample(msgspec.Struct, frozen=True, kw_only=True):
                 return self.accuracy
             case "latency":
                 return self.latency_ms
+
+
+class Canary(NamedTuple):
+    """How long a version has had its share of the requests, and what came of that."""
+
+    requests: int = 0
+    """How many it has answered since."""
+    seconds: float = 0.0
 
 
 class Bound(NamedTuple):
@@ -75,34 +85,82 @@ def bounds(gates: Gates) -> Iterator[Bound]:
             yield Bound("latency.not_worse_by_ms", "latency", gates.latency.not_worse_by_ms, False, True)
 
 
-def check(gates: Gates) -> None:
-    """Raise GatesContradict for gates that do not go together, or that say nothing."""
+def needed_evaluations(gates: Gates) -> int:
+    """How many evaluations of a version there must be."""
+    if gates.evaluations is not None:
+        return gates.evaluations
+    return 0 if _asks_for_canary(gates) and not any(bounds(gates)) else EVALUATIONS
+
+
+def check(gates: Gates, canary_share: float) -> None:
+    """Raise GatesContradict for gates that do not go together, or that ask for nothing."""
     asked = tuple(bounds(gates))
     for name, gate in (("trust", gates.trust), ("accuracy", gates.accuracy), ("latency", gates.latency)):
         if gate is not None and not any(each.metric == name for each in asked):
             raise GatesContradict(
                 f"gate {name}: it has no bound, so it says nothing; set one, or leave it out"
             )
-    if not asked and not gates.evaluations:
-        raise GatesContradict("the gates ask for nothing: set a bound, or promote without gates")
-    if asked and gates.confidence > 0.5 and gates.evaluations < 2:
+    _check_bounds(gates, asked)
+    for name in ("canary_requests", "canary_seconds"):
+        if (wanted := getattr(gates, name)) is not None and not canary_share:
+            raise GatesContradict(
+                f"{name} = {wanted:g} contradicts canary_share = 0: without a share of the requests none "
+                "come before it is promoted; set canary_share (`--canary`), or leave the gate out"
+            )
+
+
+def _check_bounds(gates: Gates, asked: Collection[Bound]) -> None:
+    """Raise GatesContradict if evaluations are asked for that nothing is judged by, or too few for that."""
+    evaluations = needed_evaluations(gates)
+    if not asked and (gates.evaluations or not _asks_for_canary(gates)):
+        what = f"{gates.evaluations} evaluations, whatever they say" if gates.evaluations else "nothing"
         raise GatesContradict(
-            f"evaluations = {gates.evaluations} and confidence = {gates.confidence} contradict: one "
+            f"the gates ask for {what}: set a bound of gates.accuracy, gates.trust or gates.latency, ask for "
+            "canary_requests or canary_seconds alone, or promote without gates"
+        )
+    if asked and gates.confidence > 0.5 and evaluations < 2:
+        raise GatesContradict(
+            f"evaluations = {evaluations} and confidence = {gates.confidence} contradict: one "
             "evaluation does not tell how much they differ; ask for 2 at least, or set confidence = 0.5"
         )
 
 
-def findings(gates: Gates, new: Sequence[Sample], old: Sequence[Sample]) -> tuple[Finding, ...]:
-    """What the evaluations of the new version, and of the one that serves now, say about each gate."""
-    enough = len(new) >= gates.evaluations
-    found = [
-        Finding(gate="evaluations", verdict="met" if enough else "open", needed=float(gates.evaluations))
-    ]
+def _asks_for_canary(gates: Gates) -> bool:
+    return gates.canary_requests is not None or gates.canary_seconds is not None
+
+
+def findings(
+    gates: Gates, new: Sequence[Sample], old: Sequence[Sample], canary: Canary | None
+) -> tuple[Finding, ...]:
+    """What is known of each gate: by the evaluations of the new version, and of the one that serves now.
+
+    `canary`: what came of its share of the requests so far; None after the promotion, when that is past.
+    """
+    found = list(_canary_findings(gates, canary)) if canary is not None else []
+    needed = needed_evaluations(gates)
+    if not needed and not any(bounds(gates)):
+        return tuple(found)
+    enough = len(new) >= needed
+    found.append(_counted("evaluations", needed, len(new)))
     for bound in bounds(gates):
         finding = _finding(bound, gates.confidence, _values(new, bound), _values(old, bound))
         # Before there are as many evaluations as were asked for, none is too bad.
         found.append(finding if enough else msgspec.structs.replace(finding, verdict="open"))
     return tuple(found)
+
+
+def _canary_findings(gates: Gates, canary: Canary) -> Iterator[Finding]:
+    if gates.canary_requests is not None:
+        yield _counted("canary_requests", gates.canary_requests, canary.requests)
+    if gates.canary_seconds is not None:
+        yield _counted("canary_seconds", gates.canary_seconds, canary.seconds)
+
+
+def _counted(gate: str, needed: float, found: float) -> Finding:
+    """A gate that asks for so much of something. It is never missed: more may come."""
+    return Finding(
+        gate=gate, verdict="met" if found >= needed else "open", needed=float(needed), found=float(found)
+    )
 
 
 def verdict(found: Sequence[Finding]) -> Verdict:
@@ -116,8 +174,8 @@ def verdict(found: Sequence[Finding]) -> Verdict:
 def next_step(promotion: Promotion, found: Verdict, *, is_ready: bool) -> Step:
     """What is done next about a promotion. `is_ready`: whether its version is loaded.
 
-    With a share of the requests it comes to the canary first. Without gates it then stays there, until
-    somebody promotes it without one.
+    With a share of the requests it comes to the canary first, for as long as the gates say. Without gates it
+    stays there, until somebody promotes it without one.
     """
     if found == "missed":
         return "stop"

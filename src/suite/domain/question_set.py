@@ -63,10 +63,18 @@ class QuestionSet(NamedTuple):
         raise InvalidRequest(f"the set asks nothing, {count}: line {first.line}: {first.problem}")
 
 
+def require_size(text: str) -> None:
+    """Check, before a set is sent, that it is not larger than it may be. Raises TooLarge."""
+    if (size := len(text.encode())) > SET_BYTES:
+        raise TooLarge(
+            f"the set of questions has {size:,} bytes, and {SET_BYTES >> 10} KiB ({SET_BYTES:,} bytes) is "
+            "the limit: split it into several benchmarks of one cycle"
+        )
+
+
 def read_set(text: str) -> QuestionSet:
     """Read a set. Empty lines are left out. Raises TooLarge, and InvalidRequest for too many lines."""
-    if (size := len(text.encode())) > SET_BYTES:
-        raise TooLarge(f"the set has {size} bytes, and at most {SET_BYTES} are possible: split it")
+    require_size(text)
     lines = [(line, each) for line, each in enumerate(text.split("\n"), 1) if each.strip()]
     if len(lines) > SET_LINES:
         raise InvalidRequest(

@@ -55,7 +55,7 @@ class ArchitectureDiffers(SuiteError):
 
 
 class GatesContradict(SuiteError):
-    """No version could meet these gates: the message says which of them do not go together."""
+    """The gates do not go together, or ask for nothing: the message says which, and what to set."""
 
     code = "gates_contradict"
     status = 400

@@ -11,6 +11,7 @@ from suite.messages.events import (
     BenchmarkEvent,
     BenchmarkFailed,
     BenchmarkFinished,
+    BenchmarkMoved,
     BenchmarkProgressed,
     BenchmarkStarted,
 )
@@ -23,6 +24,11 @@ def sentences(event: BenchmarkEvent) -> Iterator[str]:
         case BenchmarkStarted():
             yield f"{benchmark} was started on {event.node}{asked(event.requested_by)}."
             yield from _started(event)
+        case BenchmarkMoved():
+            yield f"{benchmark} goes on on {event.node}, as {event.lost_node} is lost."
+            yield "What was measured of the speed is measured again there."
+            if event.answered:
+                yield f"{counted(event.answered, 'answer')} of before count."
         case BenchmarkProgressed():
             rounds, answers = len(event.rounds), len(event.answers)
             more = f"{counted(rounds, 'round')} and {counted(answers, 'answer')}"

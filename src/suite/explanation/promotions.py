@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from suite.domain.aliases import Target
-from suite.explanation.words import counted, listed
+from suite.domain.promotion import needed_evaluations
+from suite.explanation.words import counted, listed, span
 from suite.messages.events import (
     AliasEvent,
     AliasRemoved,
@@ -16,7 +17,7 @@ from suite.messages.events import (
     PromotionStopped,
     TakenBack,
 )
-from suite.messages.promotion import Estimate, Finding
+from suite.messages.promotion import Estimate, Finding, Gates
 
 
 def told(event: AliasEvent) -> Iterator[str]:
@@ -51,13 +52,25 @@ def _started(event: PromotionStarted) -> Iterator[str]:
     if event.canary_share:
         yield f"Once it is ready, it gets {100 * event.canary_share:g} % of the requests."
     if event.gates is not None:
-        yield (
-            f"It needs {counted(event.gates.evaluations, 'evaluation')} at least, and is to meet its gates "
-            f"with a confidence of {event.gates.confidence:g}."
-        )
+        yield from _needed(event.gates)
     if event.take_back:
         reasons = {"retraction": "an evaluation of it is retracted", "crash_loop": "it fails again and again"}
         yield f"It is taken back by itself if {' or if '.join(reasons[each] for each in event.take_back)}."
+
+
+def _needed(gates: Gates) -> Iterator[str]:
+    """What must be seen of it first."""
+    if evaluations := needed_evaluations(gates):
+        yield (
+            f"It needs {counted(evaluations, 'evaluation')} at least, and is to meet its gates with a "
+            f"confidence of {gates.confidence:g}."
+        )
+    canary = [
+        *([counted(gates.canary_requests, "request")] if gates.canary_requests is not None else []),
+        *([span(gates.canary_seconds)] if gates.canary_seconds is not None else []),
+    ]
+    if canary:
+        yield f"It has its share for {listed(canary)} at least."
 
 
 def _why_stopped(event: PromotionStopped) -> str:
@@ -86,7 +99,9 @@ def _why_back(event: TakenBack) -> str:
 
 def _findings(findings: Sequence[Finding]) -> Iterator[str]:
     for each in findings:
-        if each.gate != "evaluations":
+        if each.found is not None:
+            yield f"{each.gate} = {each.needed:g} is {each.verdict}: there were {each.found:.4g}."
+        elif each.gate != "evaluations":
             yield f"{each.gate} = {each.needed:g} is {each.verdict}{_evidence(each)}."
 
 

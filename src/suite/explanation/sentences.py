@@ -28,6 +28,7 @@ from suite.messages.events import (
     BenchmarkEvent,
     BenchmarkFailed,
     BenchmarkFinished,
+    BenchmarkMoved,
     BenchmarkProgressed,
     BenchmarkStarted,
     CanaryStarted,
@@ -84,6 +85,7 @@ FACTS: tuple[type[Event], ...] = (
     NodeDraining,
     NodeResumed,
     BenchmarkStarted,
+    BenchmarkMoved,
     BenchmarkProgressed,
     BenchmarkFinished,
     BenchmarkFailed,
@@ -212,6 +214,8 @@ def _why_it_loads(decision: Decision) -> str:
             return "because it is pinned"
         case "replica":
             return "as a replica: requests for it waited on other nodes"
+        case "promotion":
+            return "because it is being promoted"
         case _:
             requests = counted(decision.waiting, "request")
             waited = decision.waited_seconds

@@ -15,10 +15,10 @@ import msgspec
 RAM: Final = "ram"
 """The name of the memory that every node has; those of GPUs are called ``gpu0``, ``gpu1`` and so on."""
 
-Purpose: TypeAlias = Literal["request", "preload", "pin", "replica", "excess"]
+Purpose: TypeAlias = Literal["request", "preload", "pin", "replica", "promotion", "excess"]
 """What memory is needed for: a request that waits, a model that is likely to be used, a model that is pinned,
-a copy of a model for which requests wait on other nodes, or nothing new: the models that are there turned out
-to need more than the limit."""
+a copy of a model for which requests wait on other nodes, a version that is being promoted, or nothing new:
+the models that are there turned out to need more than the limit."""
 
 Standing: TypeAlias = Literal[
     "idle", "kept", "used", "closing", "loading", "preloading", "unloading", "pinned", "promised"

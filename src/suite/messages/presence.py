@@ -99,6 +99,8 @@ class OfferedModel(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     """A short digest of the settings that change how it loads."""
     adapters: tuple[str, ...] = ()
     """The adapters that it can be computed with, and the names that stand for it with adapters."""
+    chats: bool = True
+    """Whether it has a chat template. Nodes of versions that do not say so may have one."""
 
 
 class GetPresence(msgspec.Struct, frozen=True, kw_only=True):

@@ -34,13 +34,13 @@ class LatencyGate(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True,
 
 
 class Gates(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
-    """What evaluations must show before a version is promoted; `promotion.toml` has the same fields.
+    """What must be seen of a version before it is promoted; `promotion.toml` has the same fields.
 
     Bounds are compared with one-sided confidence bounds of the mean, not with the mean alone.
     """
 
-    evaluations: Annotated[int, Meta(ge=0)] = 10
-    """How many evaluations of the version there must be at least."""
+    evaluations: Annotated[int, Meta(ge=0)] | None = None
+    """How many evaluations of the version there must be at least, for the bounds to be judged. Null: 10."""
     confidence: Annotated[float, Meta(ge=0.5, lt=1)] = 0.95
     """How sure each gate must be. 0.5: the mean alone counts."""
     trust: ScoreGate | None = None
@@ -48,6 +48,11 @@ class Gates(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbi
     accuracy: ScoreGate | None = None
     latency: LatencyGate | None = None
     """Of ``avg_latency_ms``."""
+    canary_requests: Annotated[int, Meta(ge=1)] | None = None
+    """How many requests the version must have answered since it got its share of them, at least: also those
+    that named it. Null: none need have come."""
+    canary_seconds: Annotated[float, Meta(gt=0)] | None = None
+    """For how long it must have had its share, at least. Null: for no time."""
 
 
 class Estimate(msgspec.Struct, frozen=True, kw_only=True):
@@ -61,7 +66,7 @@ class Estimate(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Finding(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What the evaluations say about one gate."""
+    """What is known about one gate."""
 
     gate: str
     """As in `promotion.toml`, such as ``accuracy.not_worse_by``."""
@@ -72,3 +77,6 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Of the version to be promoted. None: there is no such evaluation of it."""
     old: Estimate | None = None
     """Of the version that serves now, for gates that compare with it."""
+    found: float | None = None
+    """Of gates that ask for a number or a time: how much of it there is. None: of others, and in events of
+    versions that did not say it."""

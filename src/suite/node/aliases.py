@@ -4,14 +4,14 @@ one event (ADR 71)."""
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
-from typing import TypeVar
+from typing import Final, TypeVar
 
 from suite.bus.action import Call
 from suite.domain import aliases
 from suite.domain.aliases import Alias, Promotion, Target, evolve
 from suite.domain.footprint import Footprint
 from suite.domain.nodes import NodeView
-from suite.domain.promotion import check, findings
+from suite.domain.promotion import Canary, check, findings
 from suite.domain.versions import AT, Version, split
 from suite.errors import (
     AliasNotFound,
@@ -19,9 +19,10 @@ from suite.errors import (
     ArchitectureDiffers,
     InvalidRequest,
     ModelNotFound,
+    NoChatTemplate,
     NotEnoughMemory,
 )
-from suite.identity import NewId
+from suite.identity import NewId, Now
 from suite.log import Log
 from suite.messages.actions.versions import PromoteAliasRequest
 from suite.messages.events import (
@@ -36,9 +37,13 @@ from suite.messages.subjects import Subjects
 from suite.node.aggregate import settle
 from suite.node.fleet.fleet import Fleet
 from suite.node.versions import Names, VersionBook
-from suite.projections.projector import Projector
+from suite.projections.projections import Projections
 from suite.projections.scores import samples_of
+from suite.projections.usage import answered
 from suite.units import size
+
+_MARKS: Final = ".-_:/+"
+"""What the name of an alias may have beside letters and digits: names of other services have these."""
 
 F = TypeVar("F", bound=AliasEvent)
 
@@ -53,8 +58,9 @@ class Aliases:
         book: VersionBook,
         names: Names,
         fleet: Fleet,
-        evaluations: Projector,
+        projections: Projections,
         *,
+        now: Now,
         new_id: NewId,
     ) -> None:
         self._log = log
@@ -62,7 +68,8 @@ class Aliases:
         self._book = book
         self._names = names
         self._fleet = fleet
-        self._evaluations = evaluations
+        self._projections = projections
+        self._now = now
         self._new_id = new_id
         self.waits: dict[str, str] = {}
         """What promotions wait for, by id, where this node carries them out."""
@@ -89,16 +96,22 @@ class Aliases:
         _, seq = await self._settle(name, lambda alias: aliases.remove(alias, fact), call.request_id)
         return seq
 
-    async def start(self, request: PromoteAliasRequest, call: Call) -> tuple[PromotionStarted, int]:
-        """Begin to promote a version. Returns the event that says so, and its sequence.
+    async def start(
+        self, request: PromoteAliasRequest, call: Call
+    ) -> tuple[PromotionStarted | None, int, Target]:
+        """Begin to promote a version.
+
+        Returns the event that says so, its sequence, and what is promoted. For a version that serves already
+        there is no event, and the sequence is of the one since which it does.
 
         Raises AliasNotFound, ModelNotFound, VersionNotFound, VersionGone, ArchitectureDiffers,
-        NotEnoughMemory, GatesContradict, PromotionRunning, and InvalidRequest for one that serves already.
+        NoChatTemplate, NotEnoughMemory, GatesContradict and PromotionRunning.
         """
         if request.gates is not None:
-            check(request.gates)
+            check(request.gates, request.canary_share)
         version, old = self._names.present(self._names.find(request.target)), self._old(request.alias)
         self._check_architecture(version, old, is_any_good=request.any_architecture)
+        self._check_chats(version, old)
         self._check_fits(version, old)
         asked = PromotionStarted(
             alias=request.alias,
@@ -113,11 +126,10 @@ class Aliases:
             requested_by=call.client or "",
         )
         fact, seq = await self._settle(
-            request.alias, lambda alias: aliases.start(alias, asked), call.request_id
+            request.alias, lambda alias: aliases.start(alias, asked, self._at), call.request_id
         )
-        assert fact is not None, "it is appended, or refused"
-        assert seq is not None, "it is appended, or refused"
-        return fact, seq
+        target = Target(version.model_id, version.number)
+        return fact, self._book.since(request.alias) if seq is None else seq, target
 
     async def take_back(self, name: str, call: Call) -> tuple[PromotionEvent, int]:
         """Have the old version serve alone. Returns the event, and its sequence.
@@ -135,18 +147,33 @@ class Aliases:
         assert seq is not None, "it is appended, or refused"
         return fact, seq
 
-    async def findings(self, promotion: Promotion) -> tuple[Finding, ...]:
-        """What the evaluations say about each gate of a promotion; nothing where there are none.
+    async def findings(
+        self, name: str, promotion: Promotion, *, is_over: bool = False
+    ) -> tuple[Finding, ...]:
+        """What is known about each gate of a promotion; nothing where there are none.
 
-        Raises ReadModelUnavailable.
+        `is_over`: its version serves, so that the canary is past. Raises ReadModelUnavailable.
         """
         gates, old = promotion.gates, promotion.old
         if gates is None:
             return ()
-        async with self._evaluations.reading() as db:
+        canary = None if is_over else await self.canary(name, promotion)
+        async with self._projections.evaluation.reading() as db:
             new = await samples_of(db, *promotion.target)
             now = await samples_of(db, old.model_id, old.version or self._book.versions.newest(old.model_id))
-        return findings(gates, new, now)
+        return findings(gates, new, now, canary)
+
+    async def canary(self, name: str, promotion: Promotion) -> Canary:
+        """How long the version has had its share of the requests, and how many it has answered since.
+
+        Raises ReadModelUnavailable.
+        """
+        since = self._book.canary_since(name) if promotion.is_canary else None
+        if since is None:
+            return Canary()
+        async with self._projections.usage.reading() as db:
+            requests = await answered(db, *promotion.target, since=since)
+        return Canary(requests, max(0.0, (self._now() - since).total_seconds()))
 
     def forget_all_but(self, promotion_ids: Collection[str]) -> None:
         """Keep only what these promotions wait for."""
@@ -161,9 +188,14 @@ class Aliases:
     # --- checks -------------------------------------------------------------------------------------------
 
     def _check_name(self, name: str) -> None:
-        """Raises AliasTaken, and InvalidRequest for a name that would be read as a version."""
+        """Raises AliasTaken, and InvalidRequest for a name that is read as a version or is hard to type."""
         if AT in name:
             raise InvalidRequest(f"field 'alias': {name[:80]!r} has an {AT}, which stands before a version")
+        if strange := next((each for each in name if not each.isalnum() and each not in _MARKS), None):
+            raise InvalidRequest(
+                f"field 'alias': {name[:80]!r} has the character {strange!r}: letters, digits and {_MARKS} "
+                "make a name that can be typed anywhere"
+            )
         if self._names.is_model(name):
             raise AliasTaken(f"{name!r} is the id of a model: choose another name for the alias")
 
@@ -200,6 +232,20 @@ class Aliases:
                 f"{version.name} is of the architecture {is_now}, and {serving.name}, which serves now, of "
                 f"{was}: its tokens and its chat template differ. Say that it may (`--any-architecture`), or "
                 "promote another version"
+            )
+
+    def _at(self, model_id: str) -> int:
+        """The version that all nodes have of a model; 0: they differ, or it has none."""
+        numbers = set(self._book.versions.current(model_id).values())
+        return numbers.pop() if len(numbers) == 1 else 0
+
+    def _check_chats(self, version: Version, old: Target) -> None:
+        """Raises NoChatTemplate if chats with the version that serves would be refused with the new one."""
+        if self._fleet.chats(old.model_id) and self._fleet.chats(version.model_id) is False:
+            raise NoChatTemplate(
+                f"{version.name} has no chat template, and {old}, which serves now, has one: chats would be "
+                f'refused. Configure one (`chat_template` in [models."{version.model_id}"]), or promote '
+                "another version"
             )
 
     def _check_fits(self, version: Version, old: Target) -> None:

@@ -181,7 +181,7 @@ def make_node(
     )
     ids = GenerationIds(claims, settings.node, journal.epoch, fleet.others, clock=clock)
     generations = Generations(connection, env.subjects, settings.node, supervisor, env.tasks, clock, ids=ids)
-    aliases = Aliases(log, env.subjects, versions, names, fleet, projections.evaluation, new_id=env.new_id)
+    aliases = Aliases(log, env.subjects, versions, names, fleet, projections, now=env.now, new_id=env.new_id)
     return Node(
         settings,
         cluster=ClusterWatch(
@@ -258,6 +258,7 @@ def make_benchmarks(
     )
     job = partial(
         Job,
+        node=env.settings.node,
         asking=asking,
         log=env.log,
         subjects=env.subjects,

@@ -83,9 +83,10 @@ class Promoter:
     def _note_trouble(self, alias: Alias, message: str) -> None:
         waits, promotion = self._node.aliases.waits, alias.promotion or alias.promoted
         assert promotion is not None, "nothing else is looked at"
-        if waits.get(promotion.id) != message:
+        waiting = f"the next try, as the last one failed: {message}"
+        if waits.get(promotion.id) != waiting:
             logger.warning("the promotion to %s waits: %s", alias.name, message)
-        waits[promotion.id] = message
+        waits[promotion.id] = waiting
 
     # --- a promotion that is under way --------------------------------------------------------------------
 
@@ -98,10 +99,10 @@ class Promoter:
         if promotion.is_canary and not self._is_there(version):
             waits = self._node.aliases.waits
             waits[promotion.id] = (
-                f"a node that has {version.name}: until then {alias.target} gets all requests"
+                f"a node that has {version.name}; until then {alias.target} gets all requests"
             )
             return None
-        found = await self._node.aliases.findings(promotion)
+        found = await self._node.aliases.findings(alias.name, promotion)
         where = self._loaded_on(version)
         step = next_step(promotion, verdict(found), is_ready=bool(where))
         await self._do(step, alias, promotion, version, where, found)
@@ -122,7 +123,7 @@ class Promoter:
                 missed = ", ".join(each.gate for each in found if each.verdict == "missed")
                 await self._stop(alias, promotion, "gates", missed, found)
             case "load":
-                waits[promotion.id] = f"{version.name} is being loaded"
+                waits[promotion.id] = f"the load of {version.name}"
                 await self._load(alias, promotion, version)
             case "canary":
                 await self._change(alias, lambda now: aliases.begin_canary(now, promotion, where))
@@ -136,13 +137,15 @@ class Promoter:
         """Have the version loaded where it is best, beside the one that serves."""
         view = self._place(version)
         if view is None:
-            self._node.aliases.waits[promotion.id] = f"no node takes {version.name} at the moment"
+            self._node.aliases.waits[promotion.id] = f"a node that takes {version.name}"
             return
         leaving = _leaving(view, version, promotion.old)
         if leaving is None:
             self._node.aliases.waits[promotion.id] = f"memory on {view.node} that is in use"
             return
-        request = LoadModelRequest(model_id=version.name, load_wait_ms=0, only_evicting=leaving)
+        request = LoadModelRequest(
+            model_id=version.name, load_wait_ms=0, purpose="promotion", only_evicting=leaving
+        )
         try:
             await self._node.fleet.ask(view.node, "load_model", request, LoadModelReply, seconds=LOAD_SECONDS)
         except VersionGone as error:
@@ -186,8 +189,8 @@ class Promoter:
             retracted = await retractions_of(db, version.model_id, version.number, since)
         if not retracted:
             return
-        found = await self._node.aliases.findings(done)
-        if done.gates is not None and verdict(found) == "met":
+        found = await self._node.aliases.findings(alias.name, done, is_over=True)
+        if found and verdict(found) == "met":
             return
         detail = f"evaluation {retracted[-1]} was retracted"
         await self._take_back(alias, done, "retraction", detail, found)
@@ -243,6 +246,12 @@ def _leaving(view: NodeView, version: Version, old: Target) -> tuple[str, ...] |
 
 def _waits_for(promotion: Promotion, found: tuple[Finding, ...]) -> str:
     if promotion.gates is None:
-        return "somebody: promote the version without a canary, or end it"
-    still = ", ".join(each.gate for each in found if each.verdict == "open")
-    return f"evaluations of {promotion.target}, for {still}"
+        return "somebody who promotes it without a canary, or ends it"
+    still = [each.gate for each in found if each.verdict == "open"]
+    of_canary = [each for each in still if each.startswith("canary")]
+    of_evaluations = [each for each in still if each not in of_canary]
+    parts = [
+        f"evaluations of {promotion.target}, for {', '.join(of_evaluations)}" if of_evaluations else "",
+        f"more of its share of the requests, for {', '.join(of_canary)}" if of_canary else "",
+    ]
+    return ", and ".join(filter(None, parts))

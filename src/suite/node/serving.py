@@ -11,7 +11,7 @@ import anyio
 import anyio.to_thread
 
 from suite import telemetry
-from suite.actions.benchmark import cancel_benchmark, get_benchmarks, run_benchmark
+from suite.actions.benchmark import cancel_benchmark, follow_benchmark, get_benchmarks, run_benchmark
 from suite.actions.catalogue import get_model_status, list_models
 from suite.actions.drain import drain_node
 from suite.actions.embedding import embed
@@ -76,6 +76,7 @@ from suite.node.assembly import (
     scanned_catalogue,
     warn_of_small_limit,
 )
+from suite.node.benchmarks.takeover import Takeover
 from suite.node.breakers import Breakers
 from suite.node.cluster import joined_cluster
 from suite.node.content import ContentWatch
@@ -144,6 +145,7 @@ ACTIONS = (
     retract_model_evaluation,
     compare_models,
     run_benchmark,
+    follow_benchmark,
     get_benchmarks,
     cancel_benchmark,
     predict_models,
@@ -201,6 +203,7 @@ _NEEDS_EVALUATION = (
     get_metric_series,
     get_model_quality,
     run_benchmark,
+    follow_benchmark,
     get_benchmarks,
     cancel_benchmark,
 )
@@ -382,6 +385,7 @@ def _start_background(env: Environment, node: Node, reporter: Reporter) -> None:
         tasks.start_soon(node.pins.run)
         if settings.enable_model_evaluation:
             tasks.start_soon(node.benchmarks.run, node.journal.epoch)
+            tasks.start_soon(Takeover(node).run)
         tasks.start_soon(_lead, env, node, preloader)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Container, Iterator, Mapping
+from datetime import datetime
 from typing import Final
 
 import anyio
@@ -15,7 +16,14 @@ from suite.errors import ModelNotFound, SuiteError, VersionGone, VersionNotFound
 from suite.log import Log
 from suite.log.follower import Follower
 from suite.messages.envelope import Recorded
-from suite.messages.events import AliasEvent, AliasSet, ModelQuarantined, ModelRegistered, PromotionStarted
+from suite.messages.events import (
+    AliasEvent,
+    AliasSet,
+    CanaryStarted,
+    ModelQuarantined,
+    ModelRegistered,
+    PromotionStarted,
+)
 
 logger = logging.getLogger("suite.versions")
 
@@ -33,6 +41,7 @@ class VersionBook:
         self._aliases: dict[str, Alias] = {}
         self._since: dict[str, int] = {}
         self._started: dict[str, int] = {}
+        self._canaries: dict[str, datetime] = {}
         self._quarantined: dict[tuple[str, int], int] = {}
         """The newest quarantine of each version, by model and number."""
         self._seq = 0
@@ -80,6 +89,10 @@ class VersionBook:
     def started(self, alias: str) -> int:
         """The event with which the promotion began, or was changed last, that is under way to an alias."""
         return self._started.get(alias, 0)
+
+    def canary_since(self, alias: str) -> datetime | None:
+        """When the version got its share that is promoted to an alias; None: it has none."""
+        return self._canaries.get(alias)
 
     def quarantined(self, version: Version) -> int:
         """The newest event that says that a version failed again and again; 0: there is none."""
@@ -134,7 +147,7 @@ class VersionBook:
         event = recorded.data
         self.versions.apply(recorded)
         if isinstance(event, AliasEvent):
-            self._change(event, recorded.seq)
+            self._change(event, recorded.seq, recorded.time)
         elif isinstance(event, ModelQuarantined):
             self._note_quarantine(event, recorded.seq)
 
@@ -145,11 +158,15 @@ class VersionBook:
         if version is not None and version.sha256 == event.content:
             self._quarantined[event.model_id, number] = seq
 
-    def _change(self, event: AliasEvent, seq: int) -> None:
+    def _change(self, event: AliasEvent, seq: int, time: datetime) -> None:
         before = self._aliases.get(event.alias, Alias(name=event.alias))
         now = evolve(before, event)
         if isinstance(event, PromotionStarted):
             self._started[event.alias] = seq
+        if isinstance(event, CanaryStarted):
+            self._canaries[event.alias] = time
+        if now.promotion is None or not now.promotion.is_canary:
+            self._canaries.pop(event.alias, None)
         if now.target != before.target:
             self._since[event.alias] = seq
         if now.target is None and now.promotion is None:

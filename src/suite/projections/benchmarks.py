@@ -15,6 +15,7 @@ from suite.messages.events import (
     BenchmarkCancelled,
     BenchmarkFailed,
     BenchmarkFinished,
+    BenchmarkMoved,
     BenchmarkProgressed,
     BenchmarkStarted,
 )
@@ -76,6 +77,11 @@ async def fold(db: aiosqlite.Connection, events: Sequence[Recorded]) -> None:
                     "UPDATE benchmarks SET done = done + ? WHERE benchmark_id = ?",
                     (len(fact.rounds) + len(fact.answers), fact.benchmark_id),
                 )
+            case BenchmarkMoved():
+                await db.execute(
+                    "UPDATE benchmarks SET node = ?, done = ? WHERE benchmark_id = ? AND state = 'open'",
+                    (fact.node, fact.answered, fact.benchmark_id),
+                )
             case BenchmarkFinished():
                 result = _encode(fact.result).decode()
                 await db.execute(
@@ -95,6 +101,15 @@ async def open_benchmarks(db: aiosqlite.Connection, node: str) -> list[str]:
         "SELECT benchmark_id FROM benchmarks WHERE state = 'open' AND node = ? ORDER BY seq", (node,)
     )
     return [benchmark_id for (benchmark_id,) in rows]
+
+
+async def open_elsewhere(db: aiosqlite.Connection, node: str) -> list[tuple[str, str, str]]:
+    """The benchmarks that other nodes have to run: id, model and node, the one started first in front."""
+    rows = await db.execute_fetchall(
+        "SELECT benchmark_id, model_id, node FROM benchmarks WHERE state = 'open' AND node != ? ORDER BY seq",
+        (node,),
+    )
+    return [(benchmark_id, model_id, other) for benchmark_id, model_id, other in rows]
 
 
 async def benchmarks(db: aiosqlite.Connection, request: GetBenchmarksRequest) -> GetBenchmarksReply:

@@ -178,6 +178,17 @@ async def uses_by_version(
     return {(model, version): VersionUse(count, from_sql(at)) for model, version, count, at in rows}
 
 
+async def answered(db: aiosqlite.Connection, model_id: str, version: int, *, since: datetime) -> int:
+    """How many requests a version has answered since a time. Those that failed or were ended do not count."""
+    ((count,),) = await db.execute_fetchall(
+        "SELECT count(*) FROM usage INDEXED BY usage_by_version WHERE model_id = ? AND version = ? "
+        "AND at >= ? AND is_request "
+        "AND (outcome IS NULL OR outcome NOT IN ('cancelled', 'client_gone', 'failed'))",
+        (model_id, version, to_sql(since)),
+    )
+    return int(count)
+
+
 def _row(recorded: Recorded) -> Row | None:
     figures: Row
     took = requests.Times()

@@ -61,6 +61,22 @@ class RunBenchmarkReply(Reply, frozen=True, kw_only=True):
     seq: int
 
 
+class FollowBenchmarkRequest(Request, frozen=True, kw_only=True):
+    """Show the benchmark with this id, whatever it was asked to measure, and wait for its end."""
+
+    benchmark_id: EntryId
+    model_id: ModelId | None = None
+    """Refused with ``conflict`` if it is a benchmark of another model. Null: it may be of any."""
+    wait: bool = True
+    """False: answer at once, also if it is not finished."""
+    stream: bool = False
+    """True: a message with the progress now and then, until the reply."""
+
+
+class FollowBenchmarkReply(RunBenchmarkReply, frozen=True, kw_only=True):
+    """The benchmark is finished, or goes on if its end was not waited for."""
+
+
 class GetBenchmarksRequest(Page, frozen=True, kw_only=True):
     """Get the benchmarks of a model, or all, also those that wait or run."""
 

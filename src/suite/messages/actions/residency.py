@@ -31,7 +31,7 @@ class LoadModelRequest(Request, frozen=True, kw_only=True):
     load_wait_ms: LoadWait = None
     keep_alive: KeepAlive = None
     context_length: ContextLength = None
-    purpose: Literal["request", "preload", "pin", "replica"] = "request"
+    purpose: Literal["request", "preload", "pin", "replica", "promotion"] = "request"
     """What for, as the events of the load say it. Only nodes may send the others, to each other."""
     only_evicting: tuple[str, ...] | None = None
     """Only these models may leave for it; null: any that may leave at all. Only nodes may send others."""

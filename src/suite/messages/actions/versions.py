@@ -90,9 +90,13 @@ class PromotionInfo(msgspec.Struct, frozen=True, kw_only=True):
     gates: Gates | None
     take_back: tuple[TakeBackReason, ...]
     findings: tuple[Finding, ...]
-    """What the evaluations say so far about each gate."""
+    """What is known so far about each gate."""
     waits_for: str
     """What it waits for, for people; empty: for nothing."""
+    canary_requests: int = 0
+    """How many requests it has answered since it got its share of them."""
+    canary_seconds: float = 0.0
+    """For how long it has had its share."""
 
 
 class AliasInfo(msgspec.Struct, frozen=True, kw_only=True):
@@ -149,20 +153,23 @@ class PromoteAliasRequest(Request, frozen=True, kw_only=True):
     take_back: tuple[TakeBackReason, ...] = ()
     """What takes it back by itself, once it is promoted."""
     any_architecture: bool = False
-    """Whether it may be of another architecture than the old version."""
+    """Whether it may be of another architecture than the old version. One without a chat template is refused
+    all the same if the old version has one, as chats would be refused then."""
 
 
 class PromoteAliasReply(Reply, frozen=True, kw_only=True):
-    """The promotion is under way; its steps are events."""
+    """The promotion is under way, and its steps are events; or the version serves already."""
 
     alias: str
     promotion_id: str
+    """Empty: there is nothing to promote, as the alias stands for the version already."""
     model_id: str
     version: int
     old_model_id: str
     old_version: int
     message: str
     seq: int
+    """The event that says that it is under way, or the one since which the alias stands for it."""
 
 
 class TakeBackAliasRequest(Request, frozen=True, kw_only=True):

@@ -28,6 +28,7 @@ from suite.messages.events.benchmark import (
     BenchmarkEvent,
     BenchmarkFailed,
     BenchmarkFinished,
+    BenchmarkMoved,
     BenchmarkProgressed,
     BenchmarkStarted,
 )
@@ -94,6 +95,7 @@ __all__ = [
     "BenchmarkEvent",
     "BenchmarkFailed",
     "BenchmarkFinished",
+    "BenchmarkMoved",
     "BenchmarkProgressed",
     "BenchmarkStarted",
     "BetOutcome",

@@ -53,6 +53,25 @@ class BenchmarkStarted(BenchmarkEvent, frozen=True, kw_only=True, omit_defaults=
     """The model that judges; empty: none is needed."""
     requested_by: str = ""
     """How the requester calls itself; empty if it does not."""
+    may_move: bool = False
+    """Whether another node goes on with it if this one is lost: nobody has named this one. False in events of
+    versions that did not say it."""
+
+
+@event("benchmark", "moved")
+class BenchmarkMoved(BenchmarkEvent, frozen=True, kw_only=True, omit_defaults=True):
+    """The node that was to run it is lost, and another one with the same content goes on with it.
+
+    Answers that were checked count. The speed is measured from its beginning, as it is another machine's.
+    """
+
+    node: str
+    """Who goes on with it."""
+    lost_node: str
+    settings_key: str
+    """The digest of the settings with which the model is loaded there."""
+    answered: int = 0
+    """How many questions were done before."""
 
 
 @event("benchmark", "progressed")

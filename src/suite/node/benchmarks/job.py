@@ -35,6 +35,7 @@ from suite.errors import (
     ModelFileInvalid,
     ModelNotFound,
     ModelUnloading,
+    NoChatTemplate,
     NodeLost,
     NodeStopping,
     NoService,
@@ -96,6 +97,7 @@ _OF_THE_MODEL: Final = (
     ModelFileGone,
     ModelFileInvalid,
     ModelNotFound,
+    NoChatTemplate,
     NotEnoughMemory,
     Quarantined,
 )
@@ -109,6 +111,7 @@ class Job:
         self,
         benchmark_id: str,
         *,
+        node: str,
         asking: Asking,
         log: Log,
         subjects: Subjects,
@@ -119,6 +122,7 @@ class Job:
         clock: Clock,
     ) -> None:
         self._id = benchmark_id
+        self._node = node
         self._asking = asking
         self._log = log
         self._aggregate = subjects.aggregate(BenchmarkStarted.aggregate, benchmark_id)
@@ -135,9 +139,9 @@ class Job:
         self._crashes = 0
 
     async def run(self) -> None:
-        """Run it to its end. Nothing happens if it has ended, or never began."""
+        """Run it to its end. Nothing happens if it has ended, or another node has taken it over."""
         await self._until_read()
-        if self._known.started is None or self._known.end is not None:
+        if self._known.started is None or not self._is_own(self._known):
             return
         async with background() as tasks:
             tasks.start_soon(self._until_ended, tasks.cancel_scope)
@@ -151,13 +155,17 @@ class Job:
                 await self._fail(SuiteError("its node failed on it: see the log of its process"))
 
     async def _until_ended(self, scope: anyio.CancelScope) -> None:
-        """Stop when the log says that it has ended: somebody has cancelled it."""
+        """Stop when the log says that it has ended, as somebody has cancelled it, or is another node's."""
         known = self._known
         async with aclosing(self._log.read(self._aggregate, after=self._last_seq, follow=True)) as events:
             async for recorded in events:
                 known = evolve(known, recorded.data)
-                if known.end is not None:
+                if not self._is_own(known):
                     scope.cancel()
+
+    def _is_own(self, known: Benchmark) -> bool:
+        """Whether it is this node that is to go on with it."""
+        return known.started is not None and known.end is None and known.started.node == self._node
 
     # --- measuring ----------------------------------------------------------------------------------------
 
@@ -320,8 +328,8 @@ class Job:
         return () if event is None else (event,)
 
     async def _settle(self, decide: Callable[[Benchmark], tuple[Event, ...]]) -> None:
-        """Append what is decided on what the log says, unless the benchmark has ended."""
-        while self._known.end is None and (events := decide(self._known)):
+        """Append what is decided on what the log says, while the benchmark is open and this node's."""
+        while self._is_own(self._known) and (events := decide(self._known)):
             try:
                 self._last_seq = await self._log.append(
                     *events,

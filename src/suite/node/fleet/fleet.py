@@ -173,6 +173,11 @@ class Fleet:
         """
         return self.routing.meant(id_or_alias)
 
+    def chats(self, id_or_alias: str) -> bool | None:
+        """Whether a model takes chats, as it has a chat template; None: no node could load it."""
+        offers = self.views().offering(self.canonical(id_or_alias))
+        return any(each.offered.chats for each in offers) if offers else None
+
     async def ask_each(
         self,
         action: str,

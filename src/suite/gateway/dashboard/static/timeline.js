@@ -13,6 +13,7 @@ const PURPOSES = {
   preload: "it was likely to be used soon",
   pin: "it is pinned",
   replica: "requests for it waited on other nodes",
+  promotion: "it is being promoted",
   excess: "memory",
 };
 const ENDS = {

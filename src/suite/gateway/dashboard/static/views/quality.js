@@ -197,7 +197,7 @@ function tableOfVersions(versions) {
 function tableOfBenchmarks(benchmarks) {
   if (!benchmarks.length) return empty("No benchmarks in this time", h("span", {}, "A model is measured with ", h("code", {}, "suite bench MODEL"), "."));
   const streams = [...new Set(benchmarks.flatMap((each) => (each.result?.speed ?? []).map((speed) => speed.streams)))].sort((a, b) => a - b);
-  const head = ["Model", "When", "State", "Right answers", ...streams.map((each) => `Tokens/s, ${each === 1 ? "alone" : `${each} at once`}`), ...streams.slice(0, 1).map(() => "First token"), "Load"];
+  const head = ["Model", "When", "State", "Right answers", ...streams.map((each) => `Throughput (tokens/s), ${each === 1 ? "alone" : `${each} at once`}`), ...streams.slice(0, 1).map(() => "First token"), "Load"];
   return h(
     "table",
     {},
