@@ -97,9 +97,10 @@ def use(screen: Terminal, pinned: Callable[[], list[str]]) -> None:
     screen.until("a part of a model's id")
     screen.type(b"zzz")
     screen.until("no id of 2 models has 'zzz' in it: Escape shows all")
-    screen.type(b"\x7f\x7f\x7foposs")
-    screen.until("opossum.q4  ")
+    screen.type(b"\x7f\x7f\x7f")
     screen.until_gone("Escape shows all")
+    screen.type(b"oposs")
+    screen.until_gone("llama.q4  ")
     assert "llama.q4  " not in screen.text
     screen.type(b"\r")
     screen.until("Quit")  # the keys of the list again
