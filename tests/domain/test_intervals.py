@@ -35,11 +35,11 @@ def test_more_samples_narrow_an_interval(samples: int, times: int) -> None:
 
 
 @given(st.lists(st.floats(0, 1e6), min_size=2, max_size=50))
-def test_a_mean_is_in_the_middle_of_its_interval(samples: list[float]) -> None:
+def test_a_mean_is_in_the_middle_of_its_interval_which_does_not_go_below_0(samples: list[float]) -> None:
     found = mean(samples)
     assert found is not None and found.low is not None and found.high is not None
-    assert found.low <= found.mean <= found.high
-    assert (found.low + found.high) / 2 == pytest.approx(found.mean, rel=1e-6, abs=1e-6)
+    assert 0 <= found.low <= found.mean <= found.high
+    assert found.low == pytest.approx(max(0.0, 2 * found.mean - found.high), rel=1e-6, abs=1e-6)
 
 
 def test_one_sample_has_no_interval_and_none_has_no_mean() -> None:

@@ -101,8 +101,11 @@ def test_what_was_not_measured_leaves_a_gate_open() -> None:
         (Gates(evaluations=0), "ask for nothing: set a bound"),
         (Gates(evaluations=20), "ask for 20 evaluations, whatever they say: set a bound"),
         (Gates(evaluations=20, canary_requests=5), "ask for 20 evaluations, whatever they say"),
-        (Gates(trust=ScoreGate()), "trust: it has no bound"),
-        (Gates(latency=LatencyGate()), "latency: it has no bound"),
+        (Gates(trust=ScoreGate()), "gates.trust has no bound, so it asks for nothing: set at_least or"),
+        (
+            Gates(latency=LatencyGate()),
+            "gates.latency has no bound, .*: set at_most_ms or",
+        ),
         (
             Gates(evaluations=1, trust=ScoreGate(at_least=0.5)),
             "evaluations = 1 and confidence = 0.95 contradict",

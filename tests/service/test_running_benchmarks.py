@@ -124,7 +124,7 @@ async def test_one_id_is_one_benchmark(data_dir: Path) -> None:
     async with suite.connect(data_dir=data_dir) as client:
         first = await client.run_benchmark("tiny", benchmark_id="same", **SMALL)
         assert await client.run_benchmark("tiny", benchmark_id="same", **SMALL) == first
-        with pytest.raises(Conflict, match=r"another streams and rounds: .*`suite bench --id same`"):
+        with pytest.raises(Conflict, match=r"differs in streams, rounds: .*`suite bench --id same`"):
             await client.run_benchmark(
                 "tiny", benchmark_id="same", **(SMALL | {"rounds": 3, "streams": (1,)})
             )
@@ -150,12 +150,16 @@ async def test_a_benchmark_is_followed_by_its_id_whatever_it_measures(data_dir: 
 async def test_suite_bench_with_an_id_shows_what_was_started_before(data_dir: Path) -> None:
     command = Command(data_dir)
     small = ("--streams", "1", "--rounds", "1", "--prompt-tokens", "16", "--answer-tokens", "4")
+    begun = await command.output("bench", "tiny", *small, "--id", "mine", "--no-wait")
+    assert begun.rstrip().endswith("`suite bench --id=mine` follows it")
     first = await command.output("bench", "tiny", *small, "--id", "mine")
     assert first.startswith("tiny on ")
     for again in (("--id", "mine"), ("tiny", "--id", "mine", "--no-wait"), ("tiny", *small, "--id", "mine")):
         assert await command.output("bench", *again) == first
     refused = await command.refusal("bench", "tiny", *small, "--rounds", "2", "--id", "mine")
-    assert refused.startswith("error conflict: 'mine' is the id of a benchmark with another rounds: ")
+    assert refused.startswith(
+        "error conflict: 'mine' is the id of another benchmark, which differs in rounds"
+    )
     assert (await command.refusal("bench", "--id", "nobody")).startswith("error benchmark_not_found: ")
     assert (await command.run("bench", "--id", "mine", "--rounds", "2")).returncode == 2
     assert (await command.run("bench")).returncode == 2

@@ -123,8 +123,9 @@ async def _start(node: Node, request: RunBenchmarkRequest, call: Call) -> Benchm
             return wanted
         if different := differences(state.started, wanted):
             raise Conflict(
-                f"{wanted.benchmark_id!r} is the id of a benchmark with another {' and '.join(different)}: "
-                f"choose another id, or follow that one (`suite bench --id {wanted.benchmark_id}`)"
+                f"{wanted.benchmark_id!r} is the id of another benchmark, which differs in "
+                f"{', '.join(different)}: choose another id, or follow that one (`suite bench --id "
+                f"{wanted.benchmark_id}`)"
             )
         return None
 

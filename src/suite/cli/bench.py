@@ -178,7 +178,7 @@ async def _followed(
 @contextmanager
 def _goes_on(benchmark_id: str) -> Iterator[None]:
     """Say of a benchmark that is not waited for any more how to see what becomes of it."""
-    follow, end = arguments("bench", "--id", benchmark_id), arguments("cancel-benchmark", benchmark_id)
+    follow, end = _following(benchmark_id), arguments("cancel-benchmark", benchmark_id)
     hint = (
         f"if the benchmark {benchmark_id} was started, it goes on: `suite {follow}` follows it, "
         f"`suite {end}` ends it"
@@ -188,6 +188,11 @@ def _goes_on(benchmark_id: str) -> Iterator[None]:
     except (KeyboardInterrupt, NodeLost, NoService, Unavailable) as error:
         error.add_note(hint)
         raise
+
+
+def _following(benchmark_id: str) -> str:
+    """The command that waits for a benchmark, as a shell takes it."""
+    return arguments("bench", options=(f"--id={benchmark_id}",))
 
 
 @contextmanager
@@ -209,7 +214,7 @@ def _show(reply: RunBenchmarkReply) -> None:
     for each in reply.broken_lines:
         click.echo(printable(f"line {each.line} of the set is left out: {each.problem}"), err=True)
     if reply.result is None:
-        follow = f"`suite {arguments('bench', '--id', reply.benchmark_id)}` follows it"
+        follow = f"`suite {_following(reply.benchmark_id)}` follows it"
         job = f"the benchmark {reply.benchmark_id} of {reply.model_id} is a job of {reply.runs_on}"
         folded(f"{job}: {follow}", indent=2)
         return
@@ -344,7 +349,7 @@ def cancel_benchmark(target: Target, benchmark: str) -> None:
 
     \b
     Examples:
-      suite cancel-benchmark nightly
+      suite cancel-benchmark w48
     """
     from suite.cli.output import json_line
 

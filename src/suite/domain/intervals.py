@@ -30,11 +30,11 @@ def share(count: int, samples: int) -> Share:
 
 
 def mean(samples: Sequence[float]) -> Mean | None:
-    """The mean of independent samples; None if there are none."""
+    """The mean of independent samples, of which none is negative; None if there are none."""
     if not samples:
         return None
     middle = fmean(samples)
     if len(samples) < 2:
         return Mean(mean=middle, low=None, high=None, samples=1)
     half = quantile(_UPPER, len(samples) - 1) * stdev(samples) / math.sqrt(len(samples))
-    return Mean(mean=middle, low=middle - half, high=middle + half, samples=len(samples))
+    return Mean(mean=middle, low=max(middle - half, 0.0), high=middle + half, samples=len(samples))

@@ -97,8 +97,9 @@ def check(gates: Gates, canary_share: float) -> None:
     asked = tuple(bounds(gates))
     for name, gate in (("trust", gates.trust), ("accuracy", gates.accuracy), ("latency", gates.latency)):
         if gate is not None and not any(each.metric == name for each in asked):
+            bounds_of = "at_most_ms or not_worse_by_ms" if name == "latency" else "at_least or not_worse_by"
             raise GatesContradict(
-                f"gate {name}: it has no bound, so it says nothing; set one, or leave it out"
+                f"gates.{name} has no bound, so it asks for nothing: set {bounds_of}, or leave it out"
             )
     _check_bounds(gates, asked)
     for name in ("canary_requests", "canary_seconds"):

@@ -110,8 +110,8 @@ class Aliases:
         if request.gates is not None:
             check(request.gates, request.canary_share)
         version, old = self._names.present(self._names.find(request.target)), self._old(request.alias)
-        self._check_architecture(version, old, is_any_good=request.any_architecture)
         self._check_chats(version, old)
+        self._check_architecture(version, old, is_any_good=request.any_architecture)
         self._check_fits(version, old)
         asked = PromotionStarted(
             alias=request.alias,

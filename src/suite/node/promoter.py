@@ -252,6 +252,6 @@ def _waits_for(promotion: Promotion, found: tuple[Finding, ...]) -> str:
     of_evaluations = [each for each in still if each not in of_canary]
     parts = [
         f"evaluations of {promotion.target}, for {', '.join(of_evaluations)}" if of_evaluations else "",
-        f"more of its share of the requests, for {', '.join(of_canary)}" if of_canary else "",
+        f"a longer canary, for {', '.join(of_canary)}" if of_canary else "",
     ]
     return ", and ".join(filter(None, parts))
