@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from hashlib import blake2b
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, TypedDict
 
 import msgspec
 
@@ -147,10 +147,7 @@ def begin_canary(alias: Alias, running: Promotion, node: str) -> CanaryStarted |
     if alias.promotion != running or running.is_canary:
         return None
     return CanaryStarted(
-        alias=alias.name,
-        promotion_id=running.id,
-        model_id=running.target.model_id,
-        version=running.target.version,
+        **_new(alias, running),
         canary_share=running.canary_share,
         node=node,
     )
@@ -163,12 +160,8 @@ def promote(
     if alias.promotion != running:
         return None
     return Promoted(
-        alias=alias.name,
-        promotion_id=running.id,
-        model_id=running.target.model_id,
-        version=running.target.version,
-        old_model_id=running.old.model_id,
-        old_version=running.old.version,
+        **_new(alias, running),
+        **_old(running),
         node=node,
         findings=findings,
     )
@@ -187,10 +180,7 @@ def stop(
     if alias.promotion != running:
         return None
     return PromotionStopped(
-        alias=alias.name,
-        promotion_id=running.id,
-        model_id=running.target.model_id,
-        version=running.target.version,
+        **_new(alias, running),
         reason=reason,
         detail=detail,
         findings=findings,
@@ -211,12 +201,8 @@ def take_back(
     if alias.promoted != done or alias.promotion is not None:
         return None
     return TakenBack(
-        alias=alias.name,
-        promotion_id=done.id,
-        model_id=done.target.model_id,
-        version=done.target.version,
-        old_model_id=done.old.model_id,
-        old_version=done.old.version,
+        **_new(alias, done),
+        **_old(done),
         reason=reason,
         detail=detail,
         findings=findings,
@@ -237,6 +223,31 @@ def back(alias: Alias, requested_by: str) -> PromotionStopped | TakenBack:
             "it stand for another version"
         )
     return fact
+
+
+class _New(TypedDict):
+    """The fields that all facts about a promotion have."""
+
+    alias: str
+    promotion_id: str
+    model_id: str
+    version: int
+
+
+class _Old(TypedDict):
+    """Those of facts with which the alias stands for another version."""
+
+    old_model_id: str
+    old_version: int
+
+
+def _new(alias: Alias, promotion: Promotion) -> _New:
+    model_id, version = promotion.target
+    return {"alias": alias.name, "promotion_id": promotion.id, "model_id": model_id, "version": version}
+
+
+def _old(promotion: Promotion) -> _Old:
+    return {"old_model_id": promotion.old.model_id, "old_version": promotion.old.version}
 
 
 def _started(alias: Alias, event: PromotionStarted) -> Alias:
