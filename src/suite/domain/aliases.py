@@ -101,7 +101,7 @@ def evolve(alias: Alias, event: Event) -> Alias:
         case PromotionStopped() if _is_running(alias, event.promotion_id):
             return msgspec.structs.replace(alias, promotion=None)
         case TakenBack():
-            return Alias(name=event.alias, target=Target(event.old_model_id, event.old_version))
+            return _taken_back(alias, event)
         case _:
             return alias
 
@@ -198,7 +198,7 @@ def take_back(
     requested_by: str = "",
 ) -> TakenBack | None:
     """The fact to append when a promoted version goes back; None if it does not serve any more."""
-    if alias.promoted != done or alias.promotion is not None:
+    if alias.promoted != done:
         return None
     return TakenBack(
         **_new(alias, done),
@@ -265,6 +265,14 @@ def _started(alias: Alias, event: PromotionStarted) -> Alias:
     return msgspec.structs.replace(
         alias, name=event.alias, target=alias.target or promotion.old, promotion=promotion
     )
+
+
+def _taken_back(alias: Alias, event: TakenBack) -> Alias:
+    """A promotion that is under way goes on, in place of what the alias stands for again."""
+    target, running = Target(event.old_model_id, event.old_version), alias.promotion
+    if running is not None:
+        running = msgspec.structs.replace(running, old=target) if running.target != target else None
+    return Alias(name=event.alias, target=target, promotion=running)
 
 
 def _is_running(alias: Alias, promotion_id: str) -> bool:
