@@ -92,19 +92,18 @@ async def test_one_promotion_that_fails_ends_neither_the_others_nor_the_node(
         await eventually(lambda: min(known.looked_at.count("p"), known.looked_at.count("q")) > 2)
         assert "its node failed on it" in known.waits["p"]
         assert "the read model is away" in known.waits["q"]
+        told = [each for each in caplog.records if each.name == "suite.promotions"]
+        assert sorted((each.levelname, each.exc_info is not None) for each in told) == [
+            ("ERROR", True),
+            ("WARNING", False),
+        ], "each is told once, though it is tried again and again"
         lease.is_held = False
         await eventually(lambda: not known.waits)
-    told = [each for each in caplog.records if each.name == "suite.promotions"]
-    assert sorted((each.levelname, each.exc_info is not None) for each in told) == [
-        ("ERROR", True),
-        ("WARNING", False),
-    ], "each is told once, though it is tried again and again"
 
 
 async def test_what_is_done_for_a_promotion_that_was_ended_does_not_keep_the_next_one(tmp_path: Path) -> None:
-    async def find(id: str) -> None:
-        if id == "p":
-            await anyio.sleep_forever()
+    async def find(_: str) -> None:
+        await anyio.sleep_forever()
 
     book, known = book_of(*MODELS, *promotion("a", "p")), Aliases(find)
     async with promoting(book, names_of(book, tmp_path), known, Lease()):
