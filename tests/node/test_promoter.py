@@ -24,7 +24,7 @@ from suite.node.versions import Names, VersionBook
 from support.nats import eventually
 from support.versions import book_of, names_of, recorded, registered
 
-MODELS = (registered("old", "a" * 64, "box1"), registered("new", "b" * 64, "box1"))
+MODELS = (registered("a" * 64, model_id="old"), registered("b" * 64, model_id="new"))
 
 
 def promotion(alias: str, id: str) -> tuple[Event, Event]:

@@ -187,8 +187,9 @@ class Starting:
         return 0
 
     async def read(self, *_: object, **__: object) -> Any:
-        for nothing in ():
-            yield nothing
+        events: tuple[object, ...] = ()
+        for each in events:
+            yield each
 
     async def last(self, _: str) -> None:
         await anyio.lowlevel.checkpoint()

@@ -24,8 +24,8 @@ OLD, NEW = "a" * 64, "b" * 64
 
 
 CANARY: tuple[Event, ...] = (
-    registered("old", OLD, "box1"),
-    registered("new", NEW, "box2"),
+    registered(OLD, {}, model_id="old"),
+    registered(NEW, {}, node="box2", model_id="new"),
     AliasSet(alias="chat", model_id="old", version=1),
     PromotionStarted(
         alias="chat",
@@ -64,7 +64,7 @@ def test_a_crash_loop_is_of_the_settings_that_failed() -> None:
         instance_id="i",
         reason="killed",
     )
-    book = book_of(registered("new", NEW, "box1"), failed, registered("new", NEW, "box1", slots=2))
+    book = book_of(registered(NEW, {}, model_id="new"), failed, registered(NEW, {"slots": 2}, model_id="new"))
     first, second = book.versions.of("new")
     assert (book.quarantined(first), book.quarantined(second)) == (2, 0)
 
@@ -79,8 +79,8 @@ def test_an_alias_goes_back_only_to_what_a_node_has(tmp_path: Path) -> None:
 
 def test_an_alias_names_the_version_that_it_stands_for(tmp_path: Path) -> None:
     book = book_of(
-        registered("m", OLD, "box1"),
-        registered("m", NEW, "box2"),
+        registered(OLD, {}),
+        registered(NEW, {}, node="box2"),
         AliasSet(alias="chat", model_id="m", version=1),
     )
     names = names_of(book, tmp_path)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import cast
 
 from suite.catalogue import Catalogue
+from suite.domain.versions import Settings
 from suite.log import Log
 from suite.messages.envelope import Recorded
 from suite.messages.events import Event, ModelRegistered
@@ -15,7 +16,9 @@ from suite.node.versions import Names, VersionBook
 NOON = datetime(2026, 11, 29, 12, tzinfo=UTC)
 
 
-def registered(model_id: str, sha256: str, node: str, **settings: int) -> ModelRegistered:
+def registered(
+    sha256: str, settings: Settings | None = None, *, node: str = "box1", model_id: str = "m"
+) -> ModelRegistered:
     return ModelRegistered(
         model_id=model_id,
         node=node,
@@ -26,7 +29,7 @@ def registered(model_id: str, sha256: str, node: str, **settings: int) -> ModelR
         parameters=1,
         quantization="F32",
         trained_context_tokens=8,
-        settings=dict(settings),
+        settings=None if settings is None else dict(settings),
     )
 
 
