@@ -251,15 +251,19 @@ async def test_what_cannot_be_promoted_is_refused_with_the_reason(service: Servi
         "strict stands for old@1 already: there is nothing to promote",
         "",
     )
-    with pytest.raises(AliasNotFound):
-        await client.promote_alias("nobody", "new")
+    for name in ("nobody", "old@1"):
+        with pytest.raises(AliasNotFound):
+            await client.promote_alias(name, "new")
+        with pytest.raises(AliasNotFound):
+            await client.take_back_alias(name)
     with pytest.raises(AliasTaken):
         await client.set_alias("old", "new")
     for name, told in (("a@b", "has an @"), ("bad name", "the character ' '"), ("bad!", "the character '!'")):
         with pytest.raises(InvalidRequest, match=told):
             await client.set_alias(name, "new")
-    with pytest.raises(NothingToTakeBack):
-        await client.take_back_alias("strict")
+    for name in ("strict", "nick"):
+        with pytest.raises(NothingToTakeBack):
+            await client.take_back_alias(name)
     assert await service.steps("strict") == ["alias.set"]
 
 
