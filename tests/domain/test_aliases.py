@@ -143,7 +143,7 @@ def test_what_was_promoted_goes_back_also_while_another_version_is_promoted() ->
     """The other one then takes the place of what serves again, unless it is that."""
 
     def taken_back(other: Target) -> Alias:
-        begun = evolve(promoted(), aliases.start(promoted(), started(other, "q")))
+        begun = start(promoted(), started(other, "q"))
         assert begun.promoted is not None
         fact = aliases.take_back(begun, begun.promoted, "crash_loop")
         assert fact is not None

@@ -114,6 +114,7 @@ def job_of(models: Models, log: Log, evaluation: Projector) -> Job:
     ids = count()
     return Job(
         "b",
+        node="box1",
         asking=Asking(
             "box1",
             connection=cast(Any, models),
