@@ -54,6 +54,8 @@ async def test_another_node_keeps_and_measures_what_a_node_that_died_had_and_one
             (speed,) = ended.result.speed
             assert speed.latency_ms.samples == ROUNDS
             assert await rounds_noted(found.client, moving.benchmark_id) > ROUNDS, "they were measured anew"
+            (listed,) = (await found.client.get_benchmarks("any", min_seq=ended.seq)).benchmarks
+            assert (listed.runs_on, listed.done, listed.total) == (other, ROUNDS, ROUNDS)
             waiting = await found.client.follow_benchmark(staying.benchmark_id, wait=False)
             assert (waiting.runs_on, waiting.state) == (first, "open"), "that node was named"
             async with found.node(first, models):
