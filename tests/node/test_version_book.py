@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import cast
 
+import msgspec
 import pytest
 
 from suite.catalogue import Catalogue
@@ -16,6 +17,7 @@ from suite.log import Log
 from suite.messages.envelope import Recorded
 from suite.messages.events import (
     AliasSet,
+    AppliedAdapter,
     CanaryStarted,
     Event,
     ModelQuarantined,
@@ -109,3 +111,48 @@ def test_an_alias_goes_back_only_to_what_a_node_has(tmp_path: Path) -> None:
     for gone in (Target("old", 1), Target("old")):
         with pytest.raises(VersionGone, match="no node has a file of it now"):
             names.require(gone)
+
+
+PIRATE = msgspec.structs.replace(
+    registered("pirate", "c" * 64, "box1"),
+    base="old",
+    base_sha256=OLD,
+    adapters=(AppliedAdapter(id="pirate", sha256="d" * 64, scale=1.0),),
+)
+
+
+def test_a_model_with_adapters_is_loaded_and_fails_as_its_model(tmp_path: Path) -> None:
+    failed = ModelQuarantined(
+        model_id="old",
+        node="box1",
+        content=OLD,
+        settings_key="k",
+        failures=2,
+        until=NOON,
+        instance_id="i",
+        reason="killed",
+    )
+    started = PromotionStarted(
+        alias="chat", promotion_id="p", model_id="new", version=1, old_model_id="pirate", old_version=1
+    )
+    book = book_of(
+        registered("old", OLD, "box1"),
+        registered("new", NEW, "box1"),
+        PIRATE,
+        AliasSet(alias="chat", model_id="pirate", version=1),
+        failed,
+        started,
+    )
+    pirate = names_of(book, tmp_path).find("pirate@cccc")
+    assert (pirate.name, pirate.loaded_id, pirate.loaded_sha256) == ("pirate@1", "old", OLD)
+    assert book.quarantined(pirate) == 5
+    assert book.serving == {"old": "chat"}
+    book = book_of(PIRATE, AliasSet(alias="chat", model_id="pirate"))
+    assert (book.serving, book.loaded_id(Target("pirate"))) == ({}, "old")
+
+
+def test_a_model_with_adapters_that_only_another_node_has_is_found(tmp_path: Path) -> None:
+    names = names_of(book_of(PIRATE), tmp_path)
+    assert names.resolved("pirate@1") == "pirate"
+    both = names_of(book_of(PIRATE, msgspec.structs.replace(PIRATE, node="box2", sha256="e" * 64)), tmp_path)
+    assert (both.resolved("pirate@2"), both.model_of("pirate@2")) == ("pirate@2", "pirate")
