@@ -124,15 +124,12 @@ def test_settings_take_what_requests_take() -> None:
 
 
 async def test_what_it_is_made_of_has_a_digest_that_no_names_change(models: Path) -> None:
-    both = ("pirate", AdapterChoice(id="poet", scale=0.5))
+    quiet, silent = (AdapterChoice(id="poet", scale=scale) for scale in (0.5, 0.0))
     settings = {
-        name: ModelSettings(base="one", adapters=adapters)
-        for name, adapters in {
-            "captain": both,
-            "mate": both[::-1],
-            "louder": ("pirate", "poet"),
-            "alone": ("pirate", AdapterChoice(id="poet", scale=0.0)),
-        }.items()
+        "captain": ModelSettings(base="one", adapters=("pirate", quiet)),
+        "mate": ModelSettings(base="one", adapters=(quiet, "pirate")),
+        "louder": ModelSettings(base="one", adapters=("pirate", "poet")),
+        "alone": ModelSettings(base="one", adapters=("pirate", silent)),
     }
     catalogue = await scanned(models, settings)
     made = catalogue.variants
