@@ -183,7 +183,7 @@ class Job:
             raise _changed(started, "settings")
         await self._versions.reach(self._last_seq)  # after a start, the versions are read meanwhile
         # 0: the version was not known then. Benchmarks of older services knew none of one with adapters.
-        if started.version not in (0, await self._names.settled_number(started.model_id)):
+        if started.version and started.version != await self._names.settled_number(started.model_id):
             raise _changed(started, "settings or adapters")
 
     async def _measure_speed(self, started: BenchmarkStarted) -> None:
