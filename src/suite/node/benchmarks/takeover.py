@@ -97,7 +97,7 @@ class Takeover:
         if await self._node.catalogue.digest(model.model_id) != started.content:
             return None
         if started.version:
-            is_same = self._node.versions.number(model, started.content) == started.version
+            is_same = self._node.names.number(started.model_id) == started.version
         else:
             is_same = model.settings_key == started.settings_key
         return model.settings_key if is_same else None
