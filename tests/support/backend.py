@@ -25,6 +25,12 @@ def successor(tokens: Sequence[int], seed: int) -> int:
     return zlib.crc32(repr((tuple(tokens), seed)).encode()) % WORDS
 
 
+def computed(tokens: Sequence[int], adapters: AdapterSet) -> list[int]:
+    """What a sequence holds of tokens, which depends on the adapters that they are decoded with."""
+    shift = zlib.crc32(adapters.key.encode())
+    return [token + shift for token in tokens]
+
+
 class FakeTokenizer:
     """Each token is its number and a space."""
 
@@ -128,9 +134,7 @@ class FakeBackend:
         self.adapters = adapters
 
     def _decoded(self, tokens: Sequence[int]) -> list[int]:
-        """What a sequence holds of tokens, which depends on the adapters that they are decoded with."""
-        shift = zlib.crc32(self.adapters.key.encode())
-        return [token + shift for token in tokens]
+        return computed(tokens, self.adapters)
 
     def decode(self, entries: Sequence[BatchEntry]) -> bool:
         count = sum(len(entry.tokens) for entry in entries)
@@ -180,7 +184,7 @@ class FakeBackend:
             self.parts[sequence] = left
             return left
         self.parts.pop(sequence, None)
-        self.sequences[sequence] += piece.tokens
+        self.sequences[sequence] += self._decoded(piece.tokens)
         self.pictures += 1
         return 0
 
