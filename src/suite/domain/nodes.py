@@ -57,6 +57,8 @@ class Offered(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """The adapters that it can be computed with, and the names that stand for it with adapters."""
     chats: bool = True
     """Whether it has a chat template, as far as is known."""
+    reads_pictures: bool | None = None
+    """Whether it has a projector; None: that is not known."""
 
 
 class NodeView(msgspec.Struct, frozen=True, kw_only=True):

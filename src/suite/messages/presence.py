@@ -103,6 +103,8 @@ class OfferedModel(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     """The adapters that it can be computed with, and the names that stand for it with adapters."""
     chats: bool = True
     """Whether it has a chat template. Nodes of versions that do not say so may have one."""
+    reads_pictures: bool | None = None
+    """Whether it has a projector; null: the node is of a version that does not tell."""
 
 
 class GetPresence(msgspec.Struct, frozen=True, kw_only=True):

@@ -267,6 +267,7 @@ def offered_of(told: OfferedModel) -> Offered:
         settings=told.settings,
         adapters=frozenset(told.adapters),
         chats=told.chats,
+        reads_pictures=told.reads_pictures,
     )
 
 

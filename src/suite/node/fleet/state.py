@@ -162,6 +162,7 @@ class OwnState:
             settings=model.settings_key,
             adapters=names_of(model, adapters, self._catalogue.variants),
             chats=model.has_chat_template,
+            reads_pictures=model.projector is not None,
         )
 
     def _needs_far_off(self) -> dict[str, dict[str, int]]:
