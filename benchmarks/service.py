@@ -41,12 +41,16 @@ n_threads = {THREADS}
 
 @asynccontextmanager
 async def running_service(
-    settings: str = "", *, model_ids: Sequence[str] = (MODEL_ID,), model_settings: str = ""
+    settings: str = "",
+    *,
+    model_ids: Sequence[str] = (MODEL_ID,),
+    model_settings: str = "",
+    more: Sequence[Path] = (),
 ) -> AsyncIterator[tuple[Client, NatsAccess]]:
     """A service in a process of its own, a client of it, and how others reach it.
 
     It serves all that `models.py` has, these models among them. `settings` are further lines of its
-    configuration, `model_settings` of the part of each of these models.
+    configuration, `model_settings` of the part of each of these models. `more` are directories of others.
     """
     for model_id in model_ids:
         model_file(model_id)
@@ -55,7 +59,9 @@ async def running_service(
         config.write_text(_configuration(settings, model_ids, model_settings))
         command = [sys.executable, "-m", "suite", "serve", "--config", str(config)]
         command += ["--data-dir", str(data_dir)]
-        command += [part for directory in directories() for part in ("--models-dir", str(directory))]
+        command += [
+            part for directory in (*directories(), *more) for part in ("--models-dir", str(directory))
+        ]
         process = await anyio.open_process(command, stdin=DEVNULL, stdout=DEVNULL, stderr=DEVNULL)
         try:
             with anyio.fail_after(90):
