@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Final, NamedTuple
 
 import anyio
@@ -13,7 +13,7 @@ from suite.bus.connection import Connection
 from suite.client.replies import read_reply
 from suite.domain.benchmark import Timed, speed_prompt
 from suite.domain.judging import VERDICT_TOKENS, judge_prompt
-from suite.errors import Cancelled, GenerationFailed, GenerationNotFound, NodeStopping
+from suite.errors import Cancelled, GenerationFailed, NodeStopping, RequestTimeout, SuiteError
 from suite.identity import NewId
 from suite.messages.actions.base import CLIENT_HEADER
 from suite.messages.actions.chat import ChatMessage
@@ -144,7 +144,7 @@ class Asking:
         return Answer(reply.text, _timed(reply))
 
     async def judgement(self, judge: str, question: Question, answer: str) -> str:
-        """What a model says of an answer. It may be on any node."""
+        """What a model says of an answer. It may be on any node. Raises Cancelled and GenerationFailed."""
         request = self._request(
             judge,
             messages=_messages(*judge_prompt(question, answer)),
@@ -157,7 +157,7 @@ class Asking:
             headers=_HEADERS,
             timeout=GENERATION_SECONDS,
         )
-        return read_reply(message.data, GenerateTextReply).text
+        return _whole(read_reply(message.data, GenerateTextReply)).text
 
     def _request(self, model_id: str, **fields: object) -> GenerateTextRequest:
         return msgspec.convert(
@@ -175,7 +175,10 @@ class Asking:
         )
 
     async def _here(self, request: GenerateTextRequest) -> GenerateTextReply:
-        """Generate on this node. Who is cancelled meanwhile takes the generation along."""
+        """Generate on this node. Who is cancelled meanwhile, or gives up, takes the generation along.
+
+        Raises Cancelled and GenerationFailed.
+        """
         assert request.generation_id is not None, "each has one of its own"
         self._own.add(request.generation_id)
         try:
@@ -187,25 +190,28 @@ class Asking:
                 headers=_HEADERS,
                 seconds=GENERATION_SECONDS,
             )
-        except anyio.get_cancelled_exc_class():
+        except (anyio.get_cancelled_exc_class(), RequestTimeout):
             await self._cancel(request.generation_id)
             raise
         finally:
             self._own.discard(request.generation_id)
-        match reply.finish_reason:
-            case "cancelled" | "client_gone":
-                raise Cancelled
-            case "failed":
-                raise GenerationFailed
-            case _:
-                return reply
+        return _whole(reply)
 
     async def _cancel(self, generation_id: str) -> None:
         with anyio.move_on_after(CANCEL_SECONDS, shield=True):
-            try:
+            with suppress(SuiteError):  # it has ended, or its process does not hear
                 await self._generations.cancel(generation_id)
-            except GenerationNotFound:
-                return  # it has ended
+
+
+def _whole(reply: GenerateTextReply) -> GenerateTextReply:
+    """A reply that says what the model had to say. Raises Cancelled and GenerationFailed for any other."""
+    match reply.finish_reason:
+        case "cancelled" | "client_gone":
+            raise Cancelled
+        case "failed":
+            raise GenerationFailed
+        case _:
+            return reply
 
 
 def _messages(system: str | None, prompt: str) -> tuple[ChatMessage, ...]:
