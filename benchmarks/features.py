@@ -57,6 +57,7 @@ from watchers import watching
 sys.path.append(str(Path(__file__).parent.parent / "tests"))
 
 from support.adapters import adapter
+from support.models import CHAT_TEMPLATE
 from support.pictures import in_base64, noisy_picture
 from support.projector import tiny_projector
 
@@ -200,8 +201,8 @@ async def measured(client: Client, model_id: str, rounds: int) -> BenchmarkResul
 
 
 async def compare_bench(model_id: str, name: str, *, rounds: int, seconds: float, turns: int) -> None:
-    async with running_service(model_ids=[SMOLLM, model_id]) as (client, _):
-        for each in {SMOLLM, model_id}:
+    async with running_service(model_ids=sorted({SMOLLM, model_id})) as (client, _):
+        for each in sorted({SMOLLM, model_id}):
             await warm_up([ours(client, each)])
         sides = {
             "alone": partial(users_alone, client, seconds),
@@ -348,6 +349,16 @@ def difference(one: GenerateTextReply, other: GenerateTextReply) -> float:
     return largest
 
 
+SEEING_SETTINGS = f"""
+[models.{SEEING}]
+context_length = {CONTEXT_TOKENS}
+n_gpu_layers = 0
+n_threads = {THREADS}
+slots = {STREAMS}
+chat_template = '''{CHAT_TEMPLATE}'''
+"""
+
+
 @asynccontextmanager
 async def seeing_model() -> AsyncIterator[Client]:
     """A service with a model that reads pictures and has two adapters. The projector's weights are random."""
@@ -359,13 +370,8 @@ async def seeing_model() -> AsyncIterator[Client]:
         tiny_projector(directory / f"mmproj-{SEEING}.gguf", embedding=GEMMA_EMBEDDING)
         for seed, name in enumerate(("pirate", "poet")):
             adapter(directory / f"{name}.gguf", path, strength=0.1, seed=seed)
-        settings = (
-            f"context_length = {CONTEXT_TOKENS}\nn_gpu_layers = 0\nn_threads = {THREADS}\nslots = {STREAMS}"
-        )
-        async with running_service(f"[models.{SEEING}]\n{settings}", model_ids=(), more=(directory,)) as (
-            client,
-            _,
-        ):
+        service = running_service(SEEING_SETTINGS, model_ids=(), more=(directory,))
+        async with service as (client, _):
             await client.load_model(SEEING)
             yield client
 

@@ -17,6 +17,7 @@ from models import MODEL_IDS, directories, model_file
 from suite import machine
 from suite.client import Client
 from suite.config import ConnectionFile
+from suite.messages.actions.status import ModelInfo
 from suite.messages.actor import NatsAccess
 
 MODEL_ID = MODEL_IDS["smollm2"]
@@ -78,10 +79,15 @@ async def running_service(
 
 
 async def _files_read(client: Client) -> None:
-    """Wait until the service has read all files once, for their digests: it takes a core meanwhile."""
+    """Wait until the service has read all models once, for their digests: it takes a core meanwhile."""
     with anyio.fail_after(60):
-        while any(model.sha256 is None for model in (await client.list_models()).models):
+        while any(_is_unread(model) for model in (await client.list_models()).models):
             await anyio.sleep(0.05)
+
+
+def _is_unread(model: ModelInfo) -> bool:
+    """Adapters and projectors are read when they are used first."""
+    return model.sha256 is None and model.variant is None and bool(model.capabilities)
 
 
 def _configuration(settings: str, model_ids: Sequence[str], model_settings: str) -> str:
