@@ -435,6 +435,13 @@ async def chatting(client: Client, step_seconds: float, turn: int, *, promotes: 
     )
 
 
+async def versions_known(client: Client, model_ids: Sequence[str]) -> None:
+    """Wait until the log knows the models, a moment after their files were read."""
+    with anyio.fail_after(PROMOTION_SECONDS):
+        while not set(model_ids) <= {each.model_id for each in (await client.list_versions()).versions}:
+            await anyio.sleep(0.1)
+
+
 async def promote(client: Client, canary_seconds: float) -> None:
     """With a share of the requests first, and then whole."""
     await client.promote_alias(ALIAS, f"{OTHER}@1", canary_share=CANARY_SHARE)
@@ -480,6 +487,7 @@ async def compare_promotion(*, step_seconds: float, turns: int) -> None:
         client,
         _,
     ):
+        await versions_known(client, model_ids)
         sides = {
             "promoted": partial(chatting, client, step_seconds, promotes=True),
             WITHOUT: partial(chatting, client, step_seconds, promotes=False),
