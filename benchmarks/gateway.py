@@ -33,6 +33,7 @@ from peers import LlamaServer, free_port, running_llama_server
 from prompts import openings
 from service import CONTEXT_TOKENS, running_service
 from suite.client import Client
+from suite.messages.actor import NatsAccess
 
 MODELS = {**MODEL_IDS, "smollm2-q4_0": MADE_IDS["smollm2-q4_0"]}
 CLIENTS: Sequence[int] = (1, 8, 16)
@@ -55,6 +56,7 @@ class Http(NamedTuple):
 
     client: Client
     url: str
+    access: NatsAccess
 
 
 @asynccontextmanager
@@ -63,11 +65,14 @@ async def running_gateway(model_id: str, slots: int) -> AsyncIterator[Http]:
     port = free_port()
     http = f'[http]\nlisten = "127.0.0.1:{port}"'
     # Its own table comes before those of the models.
-    async with running_service(http, model_ids=[model_id], model_settings=f"slots = {slots}") as (client, _):
+    async with running_service(http, model_ids=[model_id], model_settings=f"slots = {slots}") as (
+        client,
+        access,
+    ):
         with anyio.fail_after(30):
             while not await _listens(port):
                 await anyio.sleep(0.05)
-        yield Http(client, f"http://127.0.0.1:{port}")
+        yield Http(client, f"http://127.0.0.1:{port}", access)
 
 
 async def _listens(port: int) -> bool:

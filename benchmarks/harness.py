@@ -113,6 +113,11 @@ async def in_rotation(sides: Mapping[str, Callable[[int], Awaitable[F]]], turns:
     return figures
 
 
+def percentile(figures: Sequence[float], percent: int) -> float:
+    """The figure that so many percent do not exceed."""
+    return sorted(figures)[-(-len(figures) * percent // 100) - 1]
+
+
 def report_each(
     name: str, figures: Mapping[str, Sequence[float]], *, unit: str, better: Better | None = None
 ) -> None:

@@ -17,6 +17,7 @@ from models import MODEL_IDS, directories, model_file
 from suite import machine
 from suite.client import Client
 from suite.config import ConnectionFile
+from suite.messages.actions.status import ModelInfo
 from suite.messages.actor import NatsAccess
 
 MODEL_ID = MODEL_IDS["smollm2"]
@@ -41,12 +42,16 @@ n_threads = {THREADS}
 
 @asynccontextmanager
 async def running_service(
-    settings: str = "", *, model_ids: Sequence[str] = (MODEL_ID,), model_settings: str = ""
+    settings: str = "",
+    *,
+    model_ids: Sequence[str] = (MODEL_ID,),
+    model_settings: str = "",
+    more: Sequence[Path] = (),
 ) -> AsyncIterator[tuple[Client, NatsAccess]]:
     """A service in a process of its own, a client of it, and how others reach it.
 
     It serves all that `models.py` has, these models among them. `settings` are further lines of its
-    configuration, `model_settings` of the part of each of these models.
+    configuration, `model_settings` of the part of each of these models. `more` are directories of others.
     """
     for model_id in model_ids:
         model_file(model_id)
@@ -55,7 +60,9 @@ async def running_service(
         config.write_text(_configuration(settings, model_ids, model_settings))
         command = [sys.executable, "-m", "suite", "serve", "--config", str(config)]
         command += ["--data-dir", str(data_dir)]
-        command += [part for directory in directories() for part in ("--models-dir", str(directory))]
+        command += [
+            part for directory in (*directories(), *more) for part in ("--models-dir", str(directory))
+        ]
         process = await anyio.open_process(command, stdin=DEVNULL, stdout=DEVNULL, stderr=DEVNULL)
         try:
             with anyio.fail_after(90):
@@ -72,10 +79,15 @@ async def running_service(
 
 
 async def _files_read(client: Client) -> None:
-    """Wait until the service has read all files once, for their digests: it takes a core meanwhile."""
+    """Wait until the service has read all models once, for their digests: it takes a core meanwhile."""
     with anyio.fail_after(60):
-        while any(model.sha256 is None for model in (await client.list_models()).models):
+        while any(_is_unread(model) for model in (await client.list_models()).models):
             await anyio.sleep(0.05)
+
+
+def _is_unread(model: ModelInfo) -> bool:
+    """Adapters and projectors are read when they are used first."""
+    return model.sha256 is None and model.variant is None and bool(model.capabilities)
 
 
 def _configuration(settings: str, model_ids: Sequence[str], model_settings: str) -> str:

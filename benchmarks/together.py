@@ -49,7 +49,7 @@ import anyio
 
 from answers import Answer, Server, ours
 from dialogue import Dialogue
-from harness import OURS, Choice, choice, in_rotation, report, report_each
+from harness import OURS, Choice, choice, in_rotation, percentile, report, report_each
 from models import MADE_IDS, MODEL_IDS, model_file
 from peers import Router, router_program, running_llama_servers, running_router
 from prompts import openings, scene
@@ -322,11 +322,6 @@ def report_agents(title: str, runs: Mapping[str, Sequence[Run]]) -> None:
     ):
         figures = {side: [run[place] for run in of_side] for side, of_side in runs.items()}
         report_each(f"{title}.{name}", figures, unit=unit)
-
-
-def percentile(figures: Sequence[float], percent: int) -> float:
-    """The figure that so many percent do not exceed."""
-    return sorted(figures)[-(-len(figures) * percent // 100) - 1]
 
 
 # --- one beginning for many ---------------------------------------------------------------------------------

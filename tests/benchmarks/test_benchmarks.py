@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 import json
+import math
 import random
 from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from pathlib import Path
 
 import anyio
+import anyio.lowlevel
 import pytest
 
 import harness
 import models
 import scale
 import together
+import users
 from answers import Answer
 from generate import bare_settings
 from service import CONTEXT_TOKENS
 from suite.catalogue.kv_cache import kv_cache
 from suite.config import ModelSettings
 from suite.engine.gguf.file import inspect
+from suite.errors import Overloaded
 from support.models import gemma, smollm2
 
 
@@ -123,6 +127,37 @@ async def test_models_that_never_generate_at_once_fail_the_benchmark() -> None:
     first, second = Scripted(*[seconds(0, 1)] * 3), Scripted(*[seconds(2, 3)] * 3)
     with pytest.raises(AssertionError, match="did not generate at the same time"):
         await together.speeds_together([first, second], [100, 50], "never")
+
+
+class Refusing(Timed):
+    """An answer that does not come."""
+
+    async def read(self) -> Answer:
+        raise Overloaded
+
+
+async def test_users_who_are_refused_go_on_asking_and_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(users, "PAUSE_SECONDS", 0.0)
+    prompts: list[str] = []
+
+    def server(prompt: str, max_tokens: int, conversation_id: str | None = None) -> Answer:
+        assert max_tokens and conversation_id is None
+        prompts.append(prompt)
+        return Refusing(()) if len(prompts) == 2 else Timed((0.25, 0.5, 2.0))
+
+    asking = users.Users(server, 2, "refused")
+    async with asking.asking():
+        while len(prompts) < 4:
+            await anyio.lowlevel.checkpoint()
+    served = asking.served(0.0, math.inf)
+    assert (served.failed, served.answered) == (1, len(prompts) - 1)
+    assert len(set(prompts)) == len(prompts), "each question is new"
+
+
+def test_the_longest_wait_for_the_next_text_counts_that_for_the_first() -> None:
+    answer = Timed(())
+    answer.asked, answer.times = 1.0, [1.5, 1.75, 2.0]
+    assert users.longest_gap_ms(answer) == 500.0
 
 
 async def test_agents_tell_the_id_of_a_conversation_only_where_it_is_asked_for() -> None:

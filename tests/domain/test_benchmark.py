@@ -173,6 +173,13 @@ def test_a_round_is_one_sample_however_many_streams_it_has() -> None:
     assert {each.first_token_ms.samples for each in speeds.values()} == {3}
 
 
+def test_it_is_told_in_how_many_rounds_others_generated() -> None:
+    disturbed = msgspec.structs.replace(sample(1, 0), disturbed=True)
+    benchmark = folded(started(), BenchmarkProgressed(**ID, rounds=(disturbed, sample(4, 0))))
+    assert result_of(benchmark).disturbed_rounds == 1
+    assert result_of(complete(started())).disturbed_rounds == 0
+
+
 def test_a_round_has_the_means_of_its_generations_and_the_speed_of_all_together() -> None:
     def timed(first: float, tokens: int) -> Timed:
         return Timed(

@@ -6,7 +6,10 @@ import re
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
+from types import SimpleNamespace
+from typing import Any, cast
 
+import anyio
 import msgspec
 import pytest
 
@@ -14,9 +17,9 @@ import suite
 from suite.client import Client
 from suite.errors import ModelNotFound, Unavailable
 from suite.gateway.access import Rights
-from suite.gateway.dashboard import history
+from suite.gateway.dashboard import endpoints, history
 from suite.gateway.dashboard.files import static_files
-from suite.gateway.dashboard.history import EventsWanted, events_page
+from suite.gateway.dashboard.history import EventsPage, EventsWanted, events_page
 from suite.gateway.dashboard.live import Live, piece
 from suite.gateway.dashboard.told import Events, event_document
 from suite.identity import utc_now
@@ -89,6 +92,26 @@ async def seqs(client: Client, filter: str | None, limit: int) -> list[int]:
         if not page.has_more:
             return found
         wanted = EventsWanted(filter=filter, limit=limit, before=found[-1])
+
+
+async def test_few_pages_of_the_log_are_read_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So a key that may only look does not hold up those who chat."""
+    running, most = set[int](), 0
+
+    async def read(_client: Client, wanted: EventsWanted) -> EventsPage:
+        nonlocal most
+        running.add(wanted.limit)
+        most = max(most, len(running))
+        await anyio.sleep(0.01)
+        running.remove(wanted.limit)
+        return EventsPage(events=(), last_seq=0, has_more=False)
+
+    monkeypatch.setattr(endpoints, "events_page", read)
+    page = endpoints._Dashboard(cast(Any, SimpleNamespace(client=None)))
+    async with anyio.create_task_group() as tasks:
+        for number in range(1, 8):
+            tasks.start_soon(page._page_of_log, EventsWanted(limit=number))
+    assert most == endpoints.PAGES_AT_ONCE
 
 
 async def test_a_page_goes_on_behind_an_event(gateway: RunningGateway) -> None:

@@ -13,7 +13,7 @@ import pytest
 from support.adapters import adapter
 from support.command import Done, run_command
 from support.gateway import Answered, RunningGateway, gateway_of, running_node
-from support.models import CHAT_TEMPLATE, tiny_model
+from support.models import CHAT_TEMPLATE, slow_model, tiny_model
 
 SECONDS = 20.0
 CHAT = {"model": "tiny", "messages": [{"role": "user", "content": "a"}], "max_tokens": 3}
@@ -72,6 +72,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
     models.mkdir()
     for name in ("tiny", "other"):
         tiny_model(models / f"{name}.gguf", chat_template=CHAT_TEMPLATE)
+    slow_model(models / "slow.gguf")
     config = directory / "suite.toml"
     adapter(models / "pirate.gguf", models / "tiny.gguf")
     config.write_text(
@@ -274,6 +275,26 @@ def test_a_revoked_or_expired_key_is_refused_within_a_moment(place: Place) -> No
     eventually(lambda: place.code(place.models(again)) == "expired_api_key")
     assert place.models(again).status == 401
     assert place.code(place.models(secret)) == "invalid_api_key"
+
+
+def test_a_revoked_key_ends_its_open_page_and_what_it_has_running(place: Place) -> None:
+    headers = bearer(place.create("leaked", "--endpoint", "view", "--endpoint", "completions"))
+    asked = {"model": "slow", "prompt": "a", "max_tokens": 4000, "stream": True}
+    page, stream = place.gateway.connect(), place.gateway.connect()
+    try:
+        page.request("GET", "/ui/live", None, headers)
+        stream.request("POST", "/v1/completions", json.dumps(asked), headers)
+        told, answer = page.getresponse(), stream.getresponse()
+        assert (told.status, answer.status) == (200, 200)
+        assert b"text" in answer.readline(), "it generates"
+        assert place.suite("keys", "revoke", "leaked").returncode == 0
+        assert b'event: refused\ndata: {"code":"invalid_api_key"' in told.read()
+        rest = answer.read()
+        assert b"this key was revoked" in rest
+        assert b"[DONE]" not in rest
+    finally:
+        page.close()
+        stream.close()
 
 
 def test_who_asks_too_often_is_told_when_to_come_back(place: Place) -> None:

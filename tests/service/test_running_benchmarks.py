@@ -92,6 +92,7 @@ async def test_the_result_is_an_evaluation_with_intervals_that_compare_shows(dat
         result = reply.result
         assert result is not None and result.load is not None and result.load.resident_bytes > 0
         assert [each.streams for each in result.speed] == [1, 2]
+        assert result.disturbed_rounds == 0, "nobody else is here"
         for speed in result.speed:
             assert speed.tokens_per_second is not None and speed.first_token_ms.samples == 2
             for value in (speed.first_token_ms, speed.latency_ms, speed.tokens_per_second):
@@ -181,6 +182,19 @@ async def test_a_judge_passes_and_fails_answers(data_dir: Path) -> None:
         (evaluation,) = [each for each in evaluations if each.evaluation_id == reply.evaluation_id]
         assert evaluation.accuracy == pytest.approx(2 / 3)
         assert json.loads(evaluation.comparison_data or "")["judge"] == "judge"
+
+
+async def test_a_benchmark_beside_users_says_that_they_were_there(data_dir: Path) -> None:
+    async with suite.connect(data_dir=data_dir) as client, anyio.create_task_group() as users:
+
+        async def use() -> None:
+            while True:
+                await client.generate_text("tiny", "Hello", max_tokens=1)
+
+        users.start_soon(use)
+        reply = await client.run_benchmark("tiny", streams=(1,), rounds=1, prompt_tokens=16, answer_tokens=64)
+        users.cancel_scope.cancel()
+    assert reply.result is not None and reply.result.disturbed_rounds == 1
 
 
 async def test_a_judge_that_answers_nonsense_counts_apart(data_dir: Path) -> None:

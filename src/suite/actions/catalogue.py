@@ -103,7 +103,19 @@ def _not_told(running: Sized, told: Sized) -> tuple[str, ...]:
 async def _page(
     node: Node, request: ModelsPage, *, other_bytes: int = 0
 ) -> tuple[tuple[ModelInfo, ...], str | None]:
-    """The models of one page, beside `other_bytes` in the reply, and the cursor of the next page or None."""
+    """The models of one page, beside `other_bytes` in the reply, and the cursor of the next page or None.
+
+    One page of all models at a time: between two of them, other requests get on.
+    """
+    if request.active:
+        return await _read_page(node, request, other_bytes)
+    async with node.listing:
+        return await _read_page(node, request, other_bytes)
+
+
+async def _read_page(
+    node: Node, request: ModelsPage, other_bytes: int
+) -> tuple[tuple[ModelInfo, ...], str | None]:
     used = await _last_used(node, None)
     models = _active(node) if request.active else {*node.models, *node.catalogue.variants}
     ids = ids_after(sorted(models), request.cursor)

@@ -235,8 +235,20 @@ def _show_result(model_id: str, node: str, result: BenchmarkResult) -> None:
             [_speed_row(each) for each in result.speed],
             title=f"prompts of {result.prompt_tokens} tokens, answers of up to {result.answer_tokens}",
         )
+    if result.disturbed_rounds:
+        folded(_disturbed_line(result), indent=2)
     if result.quality is not None:
         folded(_quality_line(result.quality), indent=2)
+
+
+def _disturbed_line(result: BenchmarkResult) -> str:
+    from suite.explanation.words import counted
+
+    rounds = counted(sum(each.first_token_ms.samples for each in result.speed), "round")
+    return (
+        f"others generated on the node during {result.disturbed_rounds} of {rounds}: to see the model alone, "
+        "measure again when nobody does"
+    )
 
 
 def _speed_row(speed: Speed) -> tuple[str, ...]:

@@ -228,6 +228,7 @@ def result_of(benchmark: Benchmark) -> BenchmarkResult:
         prompt_tokens=started.prompt_tokens,
         answer_tokens=started.answer_tokens,
         speed=tuple(_speeds(started.streams, benchmark.rounds.values())),
+        disturbed_rounds=sum(each.disturbed for each in benchmark.rounds.values()),
         quality=_quality(started, benchmark.answers.values()) if started.questions else None,
     )
 
@@ -303,8 +304,13 @@ class Timed(msgspec.Struct, frozen=True, kw_only=True):
     tokens_per_second: float | None
 
 
-def round_of(streams: int, number: int, timed: Sequence[Timed], *, seconds: float) -> RoundSample:
-    """The sample of generations that were started together, and took so many seconds together."""
+def round_of(
+    streams: int, number: int, timed: Sequence[Timed], *, seconds: float, disturbed: bool = False
+) -> RoundSample:
+    """The sample of generations that were started together, and took so many seconds together.
+
+    `disturbed`: whether others generated meanwhile.
+    """
     prompts = [_a_second(each.prompt_tokens, each.prompt_ms / 1000) for each in timed]
     speeds = [each.tokens_per_second for each in timed if each.tokens_per_second is not None]
     return RoundSample(
@@ -315,6 +321,7 @@ def round_of(streams: int, number: int, timed: Sequence[Timed], *, seconds: floa
         prompt_tokens_per_second=fmean(prompts),
         tokens_per_second=fmean(speeds) if speeds else None,
         total_tokens_per_second=_a_second(sum(each.completion_tokens for each in timed), seconds),
+        disturbed=disturbed,
     )
 
 

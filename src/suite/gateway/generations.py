@@ -65,6 +65,19 @@ class Answer(Form, Protocol):
         """The last pieces, with all that is still to be said."""
 
 
+class _Running:
+    """A generation that may be refused while it runs."""
+
+    def __init__(self, scope: anyio.CancelScope, requester: str | None) -> None:
+        self.requester = requester
+        self.refusal: SuiteError | None = None
+        self._scope = scope
+
+    def refuse(self, error: SuiteError) -> None:
+        self.refusal = error
+        self._scope.cancel()
+
+
 class Generations:
     """Has the service generate for clients of the gateway."""
 
@@ -75,14 +88,18 @@ class Generations:
         self._load_seconds = load_seconds
         self._clock = clock
         self._conversations = Conversations()
-        self._running: set[anyio.CancelScope] = set()
-        self._has_ended = False
+        self._running: set[_Running] = set()
 
     def end(self) -> None:
         """Refuse all that run, so that their clients are told: the gateway ends."""
-        self._has_ended = True
         for each in self._running:
-            each.cancel()
+            each.refuse(Unavailable("the gateway ends: send the request again"))
+
+    def end_of(self, requester: str, error: SuiteError) -> None:
+        """Refuse all that a requester has running, which may have nothing from now on."""
+        for each in self._running:
+            if each.requester == requester:
+                each.refuse(error.copy())
 
     async def whole(self, request: Request, fields: Fields) -> GenerateTextReply:
         """Generate, and return all of it. Raises Cancelled if the request's client is gone meanwhile."""
@@ -133,7 +150,7 @@ class Generations:
         if context.requester is not None:
             fields = {**fields, "requester": context.requester}
         with self._in_conversation(context, fields) as fields:
-            with anyio.CancelScope() as limit, self._cancelled_by_end(limit):
+            with anyio.CancelScope() as limit, self._refusable(limit, context.requester) as running:
                 try:
                     with self._metrics.generating(operation) as measured:
                         reply = await self._client.answer(fields, hear_all)
@@ -143,17 +160,16 @@ class Generations:
                 except NotEnoughMemory:
                     if not loading.is_cold:
                         raise
-            if self._has_ended:
-                raise Unavailable("the gateway ends: send the request again")
-            raise loading.over_limit()
+            raise running.refusal or loading.over_limit()
 
     @contextmanager
-    def _cancelled_by_end(self, scope: anyio.CancelScope) -> Iterator[None]:
-        self._running.add(scope)
+    def _refusable(self, scope: anyio.CancelScope, requester: str | None) -> Iterator[_Running]:
+        running = _Running(scope, requester)
+        self._running.add(running)
         try:
-            yield
+            yield running
         finally:
-            self._running.discard(scope)
+            self._running.discard(running)
 
     @contextmanager
     def _in_conversation(self, context: Context, fields: Fields) -> Iterator[Fields]:

@@ -85,6 +85,8 @@ async def run_gateway(
                 now=utc_now,
                 clock=time.monotonic,
             )
+            if isinstance(access, KeyRing):
+                access.on_revoked = gateway.generations.end_of
             app = application(gateway, cors_origins=settings.allowed_origins)
             tasks.start_soon(gateway.digests.run)
             tasks.start_soon(gateway.live.run)

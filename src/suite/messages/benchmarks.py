@@ -72,7 +72,7 @@ class LoadSample(msgspec.Struct, frozen=True, kw_only=True):
     resident_bytes: int
 
 
-class RoundSample(msgspec.Struct, frozen=True, kw_only=True):
+class RoundSample(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """So many generations that were started together, and waited for: means over them."""
 
     streams: int
@@ -88,6 +88,8 @@ class RoundSample(msgspec.Struct, frozen=True, kw_only=True):
     """How fast the answer of each came; None: they had a token at most."""
     total_tokens_per_second: float
     """All tokens of all answers, by the time that all of them took together."""
+    disturbed: bool = False
+    """Whether others generated on the node meanwhile."""
 
 
 class AnswerSample(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -155,7 +157,7 @@ class Quality(msgspec.Struct, frozen=True, kw_only=True):
     """Of the answers; null: there were none."""
 
 
-class BenchmarkResult(msgspec.Struct, frozen=True, kw_only=True):
+class BenchmarkResult(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What came out of a benchmark."""
 
     load: LoadSample | None
@@ -166,3 +168,5 @@ class BenchmarkResult(msgspec.Struct, frozen=True, kw_only=True):
     speed: tuple[Speed, ...]
     quality: Quality | None
     """Null: there was no set."""
+    disturbed_rounds: int = 0
+    """In how many rounds others generated on the node meanwhile: the speed is then not the model's alone."""

@@ -116,6 +116,8 @@ class Node:
         self.breakers = breakers
         self.gateway = gateway
         self.new_id, self.now, self.clock = new_id, now, clock
+        self.listing = anyio.Lock()
+        """Held while all models are listed, which takes the event loop for long where there are many."""
         self.started = clock()
         self.service: Service[Node] | None = None
         """None until the actions are served, which is the last step of the start."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
+import anyio
 import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
@@ -16,7 +17,7 @@ from suite.errors import UnknownPath
 from suite.gateway.context import Context
 from suite.gateway.dashboard.chat import TryAnswer, read_try
 from suite.gateway.dashboard.files import PAGE, static_files
-from suite.gateway.dashboard.history import EventsWanted, events_page
+from suite.gateway.dashboard.history import EventsPage, EventsWanted, events_page
 from suite.gateway.dashboard.live import EventForm
 from suite.gateway.errors import invalid
 from suite.gateway.gateway import Gateway
@@ -67,6 +68,10 @@ DONE: Final[Mapping[str, float]] = {
 """The actions that change things for all, or cost much. The page does not wait for loads and drains: it sees
 them."""
 
+PAGES_AT_ONCE: Final = 2
+"""So many pages of the log are read at once, others wait: many events are decoded for each, in the process
+that answers all clients."""
+
 _read_fields = msgspec.json.Decoder(dict[str, Any]).decode
 
 
@@ -88,6 +93,7 @@ class _Dashboard:
     def __init__(self, gateway: Gateway) -> None:
         self._gateway = gateway
         self._files = static_files()
+        self._reading = anyio.CapacityLimiter(PAGES_AT_ONCE)
 
     async def dashboard(self, request: Request) -> Response:
         """The page."""
@@ -114,9 +120,11 @@ class _Dashboard:
             wanted = msgspec.convert(dict(request.query_params), EventsWanted, strict=False)
         except msgspec.ValidationError as error:
             raise invalid(b"", error) from None
-        return json_response(
-            await while_connected(request, lambda: events_page(self._gateway.client, wanted))
-        )
+        return json_response(await while_connected(request, lambda: self._page_of_log(wanted)))
+
+    async def _page_of_log(self, wanted: EventsWanted) -> EventsPage:
+        async with self._reading:
+            return await events_page(self._gateway.client, wanted)
 
     async def chat(self, request: Request) -> ASGIApp:
         """Answer a chat."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from typing import Final, NamedTuple
 
 import anyio
@@ -22,7 +23,7 @@ from suite.messages.actions.tokens import TokenizeReply, TokenizeRequest
 from suite.messages.benchmarks import LoadSample, Question
 from suite.messages.subjects import Subjects
 from suite.node.fleet.fleet import Fleet
-from suite.node.generations import Generations
+from suite.node.generations import Generations, OtherGenerations
 
 LOAD_WAIT_MS: Final = 600_000
 """How long a benchmark waits for memory."""
@@ -34,6 +35,11 @@ DEADLINE_MS: Final = 300_000
 CANCEL_SECONDS: Final = 2.0
 REQUESTER: Final = "benchmark"
 """What stands in the events of the uses."""
+PRIORITY: Final = -6
+"""Requests of others that come up to a minute later go first (`GenerateTextRequest.priority`)."""
+QUIET_SECONDS: Final = 10.0
+"""So long it is waited at most for a moment in which nobody else generates on this node."""
+_LOOK_SECONDS: Final = 0.05
 
 _HEADERS: Final = {CLIENT_HEADER: REQUESTER}
 
@@ -64,11 +70,36 @@ class Asking:
         self._fleet = fleet
         self._generations = generations
         self._new_id = new_id
+        self._own: set[str] = set()
+        """The generations on this node that benchmarks have asked for."""
 
     def require_service(self) -> None:
         """Check that this node takes new work. Raises NodeStopping while it is drained, or stops."""
         if self._fleet.own.is_draining:
             raise NodeStopping
+
+    async def quiet(self) -> None:
+        """Wait for a moment in which nobody else generates on this node, but not for long.
+
+        Who measures several generations at once takes the slots and the time of others: among users it is
+        busy for a part of the time only.
+        """
+        with anyio.move_on_after(QUIET_SECONDS):
+            while True:
+                with self.others() as others:
+                    if not others.count:
+                        return
+                await anyio.sleep(_LOOK_SECONDS)
+
+    @contextmanager
+    def others(self) -> Iterator[OtherGenerations]:
+        """Count the generations of others on this node during the block."""
+        with self._generations.others(self._own) as others:
+            yield others
+
+    def instance_of(self, model_id: str) -> str:
+        """The instance of a model on this node; empty if there is none."""
+        return self._generations.instance_of(model_id)
 
     async def load(self, model_id: str) -> LoadSample:
         """Have the model loaded. Raises what `load_model` raises."""
@@ -134,6 +165,7 @@ class Asking:
                 "model_id": model_id,
                 "generation_id": self._new_id(),
                 "seed": 0,
+                "priority": PRIORITY,
                 "load_wait_ms": LOAD_WAIT_MS,
                 "deadline_ms": DEADLINE_MS,
                 "requester": REQUESTER,
@@ -148,6 +180,7 @@ class Asking:
         Raises Cancelled and GenerationFailed.
         """
         assert request.generation_id is not None, "each has one of its own"
+        self._own.add(request.generation_id)
         try:
             reply = await self._fleet.ask(
                 self._node,
@@ -160,6 +193,8 @@ class Asking:
         except (anyio.get_cancelled_exc_class(), RequestTimeout):
             await self._cancel(request.generation_id)
             raise
+        finally:
+            self._own.discard(request.generation_id)
         return _whole(reply)
 
     async def _cancel(self, generation_id: str) -> None:

@@ -54,7 +54,7 @@ from suite.log import Expectation, Log
 from suite.messages.benchmarks import AnswerSample, NumberedQuestion, RoundSample
 from suite.messages.events import BenchmarkFailed, BenchmarkStarted, Event
 from suite.messages.subjects import Subjects
-from suite.node.benchmarks.asking import Answer, Asking
+from suite.node.benchmarks.asking import LOAD_WAIT_MS, Answer, Asking
 from suite.node.benchmarks.checking import check
 from suite.node.versions import Names, VersionBook
 from suite.projections.projector import Projector
@@ -199,12 +199,17 @@ class Job:
         if left:  # the first use after a load is slower, as pages of the file are still on the disk
             await self._patiently(partial(self._round, started, 1, started.rounds))
         for streams, number in left:
+            await self._asking.quiet()
             sample = await self._patiently(partial(self._round, started, streams, number))
             rounds = {**self._measured.rounds, (streams, number): sample}
             await self._note(replace(self._measured, rounds=rounds))
 
     async def _round(self, started: BenchmarkStarted, streams: int, number: int) -> RoundSample:
-        """Measure so many generations beside each other. Raises the first error of them."""
+        """Measure so many generations beside each other.
+
+        Raises the first error of them, and ModelUnloading if the model has made way for others meanwhile:
+        then they were not beside each other.
+        """
         prompts = [
             await self._asking.speed_tokens(
                 started.model_id, started.prompt_tokens, streams=streams, number=number, stream=stream
@@ -213,6 +218,8 @@ class Job:
         ]
         timed: list[Timed] = []
         failures: list[SuiteError] = []
+        model_id = self._catalogue.resolve(started.model_id).model_id
+        instance = self._asking.instance_of(model_id)
 
         async def generate(tokens: tuple[int, ...], scope: anyio.CancelScope) -> None:
             try:
@@ -222,12 +229,16 @@ class Job:
                 scope.cancel()
 
         begun = self._clock()
-        async with anyio.create_task_group() as tasks:
-            for tokens in prompts:
-                tasks.start_soon(generate, tokens, tasks.cancel_scope)
+        with self._asking.others() as others:
+            async with anyio.create_task_group() as tasks:
+                for tokens in prompts:
+                    tasks.start_soon(generate, tokens, tasks.cancel_scope)
+        seconds = self._clock() - begun
         if failures:
             raise failures[0]
-        return round_of(streams, number, timed, seconds=self._clock() - begun)
+        if self._asking.instance_of(model_id) != instance:
+            raise ModelUnloading(f"{model_id} has made way for other models")
+        return round_of(streams, number, timed, seconds=seconds, disturbed=others.count > 0)
 
     async def _ask_questions(self, started: BenchmarkStarted) -> None:
         """Ask all questions, and then the judge: so the two models need not be in memory together.
@@ -270,10 +281,15 @@ class Job:
     async def _patiently(self, work: Callable[[], Awaitable[T]]) -> T:
         """Do work, again and again while it fails for a reason that passes. Raises its other errors."""
         while True:
+            began = self._clock()
             try:
                 self._asking.require_service()
                 return await work()
             except _PASSING as error:
+                logger.debug("the benchmark %s waits: %s", self._id, error.message)
+            except NotEnoughMemory as error:
+                if self._clock() - began < LOAD_WAIT_MS / 1000:
+                    raise  # it never fits, as things stand; else others have used the memory all the time
                 logger.debug("the benchmark %s waits: %s", self._id, error.message)
             except ActorCrashed:
                 self._crashes += 1
