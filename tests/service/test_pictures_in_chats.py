@@ -18,9 +18,9 @@ from suite.errors import (
 )
 from suite.messages.actions.generation import GenerateTextReply
 from support.models import CHAT_TEMPLATE, tiny_model
+from support.nodes import client_of_node
 from support.pictures import in_base64, noisy_picture, picture, png
 from support.projector import END, PICTURE_TOKENS, START, tiny_projector
-from support.service import service_and_client
 
 RED, BLUE = picture((255, 0, 0)), picture((0, 0, 255), format="JPEG")
 
@@ -42,7 +42,7 @@ async def test_a_model_with_a_projector_beside_it_reads_pictures(tmp_path: Path)
     tiny_model(models / "seeing.gguf", control=[START, END], chat_template=CHAT_TEMPLATE, context=256)
     tiny_projector(models / "mmproj-seeing-f16.gguf")
     tiny_model(models / "blind.gguf", chat_template=CHAT_TEMPLATE)
-    async with service_and_client(models, tmp_path / "suite") as (_, client):
+    async with client_of_node(models, tmp_path / "suite") as client:
         status = (await client.get_model_status("seeing")).model
         assert status is not None and status.capabilities == ("chat", "vision")
         assert status.projector == str(models / "mmproj-seeing-f16.gguf")
