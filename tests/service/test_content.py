@@ -107,7 +107,7 @@ async def test_a_generation_cut_by_a_change_of_its_file_is_told_so(tmp_path: Pat
     models, path = tmp_path / "models", tmp_path / "models" / "slow.gguf"
     models.mkdir()
     whole = slow_model(path).read_bytes()
-    environ = {"SUITE_DRAIN_SECONDS": "0", "SUITE_STANDBY": "false"}
+    environ = {"SUITE_DRAIN_SECONDS": "0"}
     async with service_and_client(models, tmp_path / "data", environ=environ) as (service, client):
         with pytest.raises(ModelUnloading, match=r"file has changed.*uses the new file"):
             async for chunk in client.generate("slow", "x", max_tokens=4000):
