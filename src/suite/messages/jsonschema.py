@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import inspect
+import sys
 from collections.abc import Iterable, Mapping
 from functools import cache
 from types import ModuleType
@@ -58,7 +59,9 @@ ACTIONS = (
     status,
 )
 """The modules with the types of the actions."""
-_DESCRIBED = (base, chat, benchmarks, *ACTIONS, events, promotion, signals)
+_FACTS = dict.fromkeys(sys.modules[kind.__module__] for kind in events.REGISTRY.values())
+_DESCRIBED = (base, chat, benchmarks, *ACTIONS, *_FACTS, promotion, signals)
+"""The modules whose docstrings of fields are in the schemas."""
 
 
 class ActionTypes(NamedTuple):
