@@ -70,10 +70,11 @@ async def wait_ended(pid: int) -> None:
 
 
 async def test_an_actor_that_dies_generating_costs_its_generation_alone(tmp_path: Path) -> None:
-    (tmp_path / "models").mkdir()
-    tiny_model(tmp_path / "models" / "other.gguf")
-    shutil.copyfile(smollm2(), tmp_path / "models" / "big.gguf")
-    async with service_and_client(tmp_path / "models", tmp_path / "data", environ=WITH_STANDBY) as (_, client):
+    models = tmp_path / "models"
+    models.mkdir()
+    tiny_model(models / "other.gguf")
+    shutil.copyfile(smollm2(), models / "big.gguf")
+    async with service_and_client(models, tmp_path / "data", environ=WITH_STANDBY) as (_, client):
         await client.load_model("big")
         pid = await actor_pid(client, "big")
         with pytest.raises(ActorCrashed), anyio.fail_after(20):

@@ -1,8 +1,8 @@
 """Which CPUs a worker of the tests has.
 
 Steps of llama.cpp whose threads wait for a CPU take many times as long as alone, since the other threads spin
-meanwhile. So workers that run at the same time get CPUs of their own, and so do the services that they start. Of
-more workers than CPUs, several share one: a model then computes with one thread, and none waits for another.
+meanwhile. So workers that run at the same time get CPUs of their own, and so do the services that they start.
+Where there are more workers than CPUs, several share one: then a model has a thread, and waits for none.
 """
 
 from __future__ import annotations

@@ -13,8 +13,7 @@ import pytest
 
 TESTS: Final = Path(__file__).resolve().parents[1]
 
-LONGEST: Final = (
-)
+LONGEST: Final = ()
 
 
 def longest_first(items: list[pytest.Item]) -> None:
