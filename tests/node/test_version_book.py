@@ -2,51 +2,32 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import cast
 
+import msgspec
 import pytest
 
-from suite.catalogue import Catalogue
 from suite.domain.aliases import Target
 from suite.errors import VersionGone
-from suite.log import Log
-from suite.messages.envelope import Recorded
 from suite.messages.events import (
     AliasSet,
+    AppliedAdapter,
     CanaryStarted,
     Event,
     ModelQuarantined,
-    ModelRegistered,
     ModelRemoved,
     PromotionStarted,
 )
-from suite.node.versions import Names, VersionBook
+from suite.node.versions import Names
+from support.versions import NOON, book_of, names_of, registered
 
-NOON = datetime(2026, 11, 29, 12, tzinfo=UTC)
 OLD, NEW = "a" * 64, "b" * 64
 
 
-def registered(model_id: str, sha256: str, node: str, **settings: int) -> ModelRegistered:
-    return ModelRegistered(
-        model_id=model_id,
-        node=node,
-        file_name="m.gguf",
-        file_bytes=1,
-        sha256=sha256,
-        architecture="llama",
-        parameters=1,
-        quantization="F32",
-        trained_context_tokens=8,
-        settings=dict(settings),
-    )
-
-
 CANARY: tuple[Event, ...] = (
-    registered("old", OLD, "box1"),
-    registered("new", NEW, "box2"),
+    registered(OLD, {}, model_id="old"),
+    registered(NEW, {}, node="box2", model_id="new"),
     AliasSet(alias="chat", model_id="old", version=1),
     PromotionStarted(
         alias="chat",
@@ -59,19 +40,6 @@ CANARY: tuple[Event, ...] = (
     ),
     CanaryStarted(alias="chat", promotion_id="p", model_id="new", version=1, canary_share=1.0, node="box2"),
 )
-
-
-def book_of(*events: Event) -> VersionBook:
-    book = VersionBook(cast(Log, None))
-    for seq, event in enumerate(events, start=1):
-        book.apply(
-            Recorded(seq=seq, subject="", id=str(seq), type=event.type, source="", time=NOON, data=event)
-        )
-    return book
-
-
-def names_of(book: VersionBook, directory: Path) -> Names:
-    return Names(book, Catalogue.open([directory], {}, directory / "data"))
 
 
 def asked(names: Names, *nodes: str) -> str:
@@ -98,7 +66,7 @@ def test_a_crash_loop_is_of_the_settings_that_failed() -> None:
         instance_id="i",
         reason="killed",
     )
-    book = book_of(registered("new", NEW, "box1"), failed, registered("new", NEW, "box1", slots=2))
+    book = book_of(registered(NEW, {}, model_id="new"), failed, registered(NEW, {"slots": 2}, model_id="new"))
     first, second = book.versions.of("new")
     assert (book.quarantined(first), book.quarantined(second)) == (2, 0)
 
@@ -109,3 +77,59 @@ def test_an_alias_goes_back_only_to_what_a_node_has(tmp_path: Path) -> None:
     for gone in (Target("old", 1), Target("old")):
         with pytest.raises(VersionGone, match="no node has a file of it now"):
             names.require(gone)
+
+
+def test_an_alias_names_the_version_that_it_stands_for(tmp_path: Path) -> None:
+    book = book_of(
+        registered(OLD, {}),
+        registered(NEW, {}, node="box2"),
+        AliasSet(alias="chat", model_id="m", version=1),
+    )
+    names = names_of(book, tmp_path)
+    assert names.find("chat").number == 1, "though box2 has a newer one"
+    assert names.find("m").number == 2
+
+
+PIRATE = msgspec.structs.replace(
+    registered("c" * 64, {}, model_id="pirate"),
+    base="old",
+    base_sha256=OLD,
+    adapters=(AppliedAdapter(id="pirate", sha256="d" * 64, scale=1.0),),
+)
+
+
+def test_a_model_with_adapters_is_loaded_and_fails_as_its_model(tmp_path: Path) -> None:
+    failed = ModelQuarantined(
+        model_id="old",
+        node="box1",
+        content=OLD,
+        settings_key="k",
+        failures=2,
+        until=NOON,
+        instance_id="i",
+        reason="killed",
+    )
+    started = PromotionStarted(
+        alias="chat", promotion_id="p", model_id="new", version=1, old_model_id="pirate", old_version=1
+    )
+    book = book_of(
+        registered(OLD, {}, model_id="old"),
+        registered(NEW, {}, model_id="new"),
+        PIRATE,
+        AliasSet(alias="chat", model_id="pirate", version=1),
+        failed,
+        started,
+    )
+    pirate = names_of(book, tmp_path).find("pirate@cccc")
+    assert (pirate.name, pirate.loaded_id, pirate.loaded_sha256) == ("pirate@1", "old", OLD)
+    assert book.quarantined(pirate) == 5
+    assert book.serving == {"old": "chat"}
+    book = book_of(PIRATE, AliasSet(alias="chat", model_id="pirate"))
+    assert (book.serving, book.loaded_id(Target("pirate"))) == ({}, "old")
+
+
+def test_a_model_with_adapters_that_only_another_node_has_is_found(tmp_path: Path) -> None:
+    names = names_of(book_of(PIRATE), tmp_path)
+    assert names.resolved("pirate@1") == "pirate"
+    both = names_of(book_of(PIRATE, msgspec.structs.replace(PIRATE, node="box2", sha256="e" * 64)), tmp_path)
+    assert (both.resolved("pirate@2"), both.model_of("pirate@2")) == ("pirate@2", "pirate")

@@ -20,6 +20,7 @@ from suite.errors import (
     InvalidRequest,
     ModelNotFound,
     NodeLost,
+    UnknownOutcome,
     error_from_reply,
 )
 from suite.messages.actions.benchmark import (
@@ -87,15 +88,20 @@ async def _start(node: Node, request: RunBenchmarkRequest, call: Call) -> Benchm
             raise Conflict(f"{wanted.benchmark_id!r} is the id of another benchmark: choose another one")
         return None
 
-    await settle(
-        node.log,
-        _events(node, wanted.benchmark_id),
-        f"the start of the benchmark {wanted.benchmark_id}",
-        UNKNOWN,
-        evolve=evolve,
-        decide=decide,
-        correlation_id=call.request_id,
-    )
+    try:
+        with anyio.CancelScope(shield=True):  # what the log has is run, even if nobody waits for it any more
+            await settle(
+                node.log,
+                _events(node, wanted.benchmark_id),
+                f"the start of the benchmark {wanted.benchmark_id}",
+                UNKNOWN,
+                evolve=evolve,
+                decide=decide,
+                correlation_id=call.request_id,
+            )
+    except UnknownOutcome:
+        node.benchmarks.add(wanted.benchmark_id)  # one that the log does not have is passed over
+        raise
     started = known.started
     if started is not None and started.node == node.name and known.end is None:
         node.benchmarks.add(started.benchmark_id)
@@ -137,8 +143,7 @@ async def _wanted(
         node=node.name,
         content=content,
         settings_key=model.settings_key,
-        # A model with adapters is evaluated under a name of its own, which has no versions.
-        version=await node.versions.settled_number(model, content) if name == model.model_id else 0,
+        version=await node.names.settled_number(request.model_id),
         cycle_id=request.cycle_id or f"bench-{rfc3339(node.now())}",
         streams=tuple(dict.fromkeys(request.streams)),
         rounds=request.rounds,

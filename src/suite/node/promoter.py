@@ -7,7 +7,7 @@ or this one after a restart, goes on where it was.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Final
 
 import anyio
@@ -20,7 +20,15 @@ from suite.domain.nodes import NodeView
 from suite.domain.placement import Wanted, eviction, place
 from suite.domain.promotion import Step, next_step, verdict
 from suite.domain.versions import Version
-from suite.errors import LoadFailed, ModelFileInvalid, Quarantined, SuiteError, VersionGone
+from suite.errors import (
+    AdapterMismatch,
+    AdapterNotFound,
+    LoadFailed,
+    ModelFileInvalid,
+    Quarantined,
+    SuiteError,
+    VersionGone,
+)
 from suite.messages.actions.residency import LoadModelReply, LoadModelRequest
 from suite.messages.events import AliasEvent, PromotionEnd, TakenBackReason
 from suite.messages.promotion import Finding
@@ -43,48 +51,59 @@ class Promoter:
         self._node = node
         self._leadership = leadership
         self._busy: set[str] = set()
-        """The aliases of which something is being done."""
+        """The promotions about which something is being done."""
+        self._applied: set[str] = set()
+        """Those, by id, of whose versions the adapters are known to be loaded."""
 
     async def run(self) -> None:
         """Look every second while there is anything to look at, until cancelled."""
         async with anyio.create_task_group() as tasks:
             while True:
-                if any(_is_watched(each) for each in self._node.versions.aliases.values()):
+                if any(any(_watched(each)) for each in self._node.versions.aliases.values()):
                     await tick(LOOK_SECONDS)
                 else:
                     await self._node.versions.wait_news()
                 if self._leadership.is_held:
                     self._look(tasks)
+                else:  # what promotions wait for, another node knows
+                    self._node.aliases.forget_all_but(())
 
     def _look(self, tasks: anyio.abc.TaskGroup) -> None:
         known = self._node.versions.aliases
         every = (each for alias in known.values() for each in (alias.promotion, alias.promoted))
-        self._node.aliases.forget_all_but({each.id for each in every if each is not None})
-        for name, alias in known.items():
-            if _is_watched(alias) and name not in self._busy:
-                self._busy.add(name)
-                tasks.start_soon(self._settle, name, alias)
+        ids = {each.id for each in every if each is not None}
+        self._node.aliases.forget_all_but(ids)
+        self._applied &= ids
+        for alias in known.values():
+            for promotion in _watched(alias):
+                # By promotion: a load for one that was ended does not keep the next one from going on.
+                if promotion.id not in self._busy:
+                    self._busy.add(promotion.id)
+                    tasks.start_soon(self._settle, alias, promotion)
 
-    async def _settle(self, name: str, alias: Alias) -> None:
-        """Do what is to be done about one alias now. What fails is tried again at the next look."""
+    async def _settle(self, alias: Alias, promotion: Promotion) -> None:
+        """Do what is to be done about one promotion now. What fails is tried again at the next look."""
         try:
-            if alias.promotion is not None:
-                await self._advance(alias, alias.promotion)
-            elif alias.promoted is not None:
-                await self._watch(alias, alias.promoted)
+            if promotion == alias.promotion:
+                await self._advance(alias, promotion)
+            else:
+                await self._watch(alias, promotion)
+                self._node.aliases.waits.pop(promotion.id, None)
         except SuiteError as error:
-            self._note_trouble(alias, error.message)
-        except Exception:  # one alias must end neither the others nor the node
-            logger.exception("the promotion to %s has failed", alias.name)
-            self._note_trouble(alias, "its node failed on it: see the log of its process")
+            self._note_trouble(alias, promotion, error.message)
+        except Exception as error:  # one alias must end neither the others nor the node
+            told = "its node failed on it: see the log of its process"
+            self._note_trouble(alias, promotion, told, failure=error)
         finally:
-            self._busy.discard(name)
+            self._busy.discard(promotion.id)
 
-    def _note_trouble(self, alias: Alias, message: str) -> None:
-        waits, promotion = self._node.aliases.waits, alias.promotion or alias.promoted
-        assert promotion is not None, "nothing else is looked at"
+    def _note_trouble(
+        self, alias: Alias, promotion: Promotion, message: str, *, failure: Exception | None = None
+    ) -> None:
+        """Say why it waits: in the log of the process only once, as it is tried again every second."""
+        waits, level = self._node.aliases.waits, logging.WARNING if failure is None else logging.ERROR
         if waits.get(promotion.id) != message:
-            logger.warning("the promotion to %s waits: %s", alias.name, message)
+            logger.log(level, "the promotion to %s waits: %s", alias.name, message, exc_info=failure)
         waits[promotion.id] = message
 
     # --- a promotion that is under way --------------------------------------------------------------------
@@ -103,7 +122,8 @@ class Promoter:
             return None
         found = await self._node.aliases.findings(promotion)
         where = self._loaded_on(version)
-        step = next_step(promotion, verdict(found), is_ready=bool(where))
+        has_adapters = not version.registered.adapters or promotion.id in self._applied
+        step = next_step(promotion, verdict(found), is_ready=bool(where) and has_adapters)
         await self._do(step, alias, promotion, version, where, found)
         return None
 
@@ -125,9 +145,11 @@ class Promoter:
                 waits[promotion.id] = f"{version.name} is being loaded"
                 await self._load(alias, promotion, version)
             case "canary":
-                await self._change(alias, lambda now: aliases.begin_canary(now, promotion, where))
+                await self._change(alias, promotion, lambda now: aliases.begin_canary(now, promotion, where))
             case "promote":
-                await self._change(alias, lambda now: aliases.promote(now, promotion, where, found))
+                await self._change(
+                    alias, promotion, lambda now: aliases.promote(now, promotion, where, found)
+                )
                 waits.pop(promotion.id, None)
             case "wait":
                 waits[promotion.id] = _waits_for(promotion, found)
@@ -135,25 +157,31 @@ class Promoter:
     async def _load(self, alias: Alias, promotion: Promotion, version: Version) -> None:
         """Have the version loaded where it is best, beside the one that serves."""
         view = self._place(version)
+        is_there = view is not None and version.loaded_id in view.hosted  # its adapters are to be loaded
+        if not is_there and (error := self._node.aliases.never_fits(version, promotion.old)) is not None:
+            await self._stop(alias, promotion, "not_enough_memory", error.message)
+            return
         if view is None:
             self._node.aliases.waits[promotion.id] = f"no node takes {version.name} at the moment"
             return
-        leaving = _leaving(view, version, promotion.old)
+        serving = self._node.versions.loaded_id(promotion.old)
+        leaving = () if is_there else _leaving(view, version, serving)
         if leaving is None:
             self._node.aliases.waits[promotion.id] = f"memory on {view.node} that is in use"
             return
         request = LoadModelRequest(model_id=version.name, load_wait_ms=0, only_evicting=leaving)
         try:
             await self._node.fleet.ask(view.node, "load_model", request, LoadModelReply, seconds=LOAD_SECONDS)
+            self._applied.add(promotion.id)
         except VersionGone as error:
             await self._stop(alias, promotion, "gone", error.message)
-        except (LoadFailed, Quarantined, ModelFileInvalid) as error:
+        except (LoadFailed, Quarantined, ModelFileInvalid, AdapterMismatch, AdapterNotFound) as error:
             await self._stop(alias, promotion, "load_failed", error.message)
 
     def _place(self, version: Version) -> NodeView | None:
         views = self._node.fleet.views()
         others = views.keys() - set(self._node.names.nodes(version))
-        wanted = Wanted(model_id=version.model_id, excluded=frozenset(others))
+        wanted = Wanted(model_id=version.loaded_id, excluded=frozenset(others))
         placed = place(wanted, views, here=self._node.name)
         return None if placed is None else views.get(placed.node)
 
@@ -162,10 +190,10 @@ class Promoter:
 
     def _loaded_on(self, version: Version) -> str:
         """A node that has the version ready; empty if none has."""
-        for view in self._node.fleet.views().hosting(version.model_id):
-            hosted = view.hosted[version.model_id]
+        for view in self._node.fleet.views().hosting(version.loaded_id):
+            hosted = view.hosted[version.loaded_id]
             is_there = view.node in self._node.names.nodes(version)
-            if is_there and hosted.is_ready and hosted.sha256 in ("", version.sha256):
+            if is_there and hosted.is_ready and hosted.sha256 in ("", version.loaded_sha256):
                 return view.node
         return ""
 
@@ -203,7 +231,7 @@ class Promoter:
         """Raises VersionGone if the old version is on no node any more: the new one then goes on serving."""
         self._node.names.require(done.old)
         await self._change(
-            alias, lambda now: aliases.take_back(now, done, reason, detail=detail, findings=found)
+            alias, done, lambda now: aliases.take_back(now, done, reason, detail=detail, findings=found)
         )
 
     # --- the log ------------------------------------------------------------------------------------------
@@ -221,23 +249,34 @@ class Promoter:
     ) -> None:
         self._node.aliases.waits.pop(promotion.id, None)
         await self._change(
-            alias, lambda now: aliases.stop(now, promotion, reason, detail=detail, findings=found)
+            alias, promotion, lambda now: aliases.stop(now, promotion, reason, detail=detail, findings=found)
         )
 
-    async def _change(self, alias: Alias, decide: Callable[[Alias], AliasEvent | None]) -> None:
-        promotion = alias.promotion or alias.promoted
-        assert promotion is not None, "only promotions are changed here"
+    async def _change(
+        self, alias: Alias, promotion: Promotion, decide: Callable[[Alias], AliasEvent | None]
+    ) -> None:
         await self._node.aliases.change(alias.name, decide, promotion.id)
 
 
-def _is_watched(alias: Alias) -> bool:
-    return alias.promotion is not None or bool(alias.promoted is not None and alias.promoted.take_back)
+async def protect_serving(node: Node) -> None:
+    """Have what serves under an alias stay in memory here while another version is promoted to it."""
+    while True:
+        node.supervisor.protect(node.versions.serving)
+        await node.versions.wait_news()
 
 
-def _leaving(view: NodeView, version: Version, old: Target) -> tuple[str, ...] | None:
+def _watched(alias: Alias) -> Iterator[Promotion]:
+    """What there is to look after: what may be taken back by itself, and the promotion that is under way."""
+    if alias.promoted is not None and alias.promoted.take_back:
+        yield alias.promoted
+    if alias.promotion is not None:
+        yield alias.promotion
+
+
+def _leaving(view: NodeView, version: Version, serving: str) -> tuple[str, ...] | None:
     """The models that leave for a version: never the one that serves. None if there is no room now."""
-    hosted = {id: each for id, each in view.hosted.items() if id != old.model_id}
-    found = eviction(replace(view, hosted=hosted), view.need_of(version.model_id))
+    hosted = {id: each for id, each in view.hosted.items() if id != serving}
+    found = eviction(replace(view, hosted=hosted), view.need_of(version.loaded_id))
     return None if found is None else found[1]
 
 
