@@ -33,9 +33,12 @@ FAULTS ?=
 demo: $(VENV)/.installed $(MODEL)
 	@$(BIN)/suite demo --model $(MODEL)
 
-# The durations show what makes the suite slow.
+# Twice as many workers as CPUs: tests wait about half of their time. The durations show what makes the suite slow.
+WORKERS ?= $(shell expr 2 '*' $$(getconf _NPROCESSORS_ONLN))
+
 test: $(VENV)/.dev-installed $(MODEL) $(TEST_MODEL) $(NODE_MODULES) $(BROWSER_MODULES) chromium
-	$(BIN)/pytest --numprocesses 2 --dist loadfile --max-worker-restart 0 --durations 40
+	$(BIN)/pytest --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder --max-worker-restart 0 \
+		--durations 40
 
 # All that takes input from others, with inputs at random: half an hour and more. TARGET=actions, SEED=7 and COUNT=5000
 # say which, FIRST=4711 COUNT=1 makes one input again.

@@ -15,6 +15,7 @@ import suite
 from support.cpus import keep_to_own_cpus
 from support.gateway import RunningGateway, running_gateway
 from support.models import CHAT_TEMPLATE, slow_model, smollm2, tiny_model
+from support.order import longest_first
 from support.projector import END, START, tiny_projector
 from support.reranker import tiny_reranker
 
@@ -34,6 +35,11 @@ def pytest_configure(config: pytest.Config) -> None:
     """
     if not hasattr(config, "workerinput"):
         compileall.compile_dir(Path(suite.__file__).parent, quiet=2)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The workers get the files in this order, with `--dist loadfile --no-loadscope-reorder`."""
+    longest_first(items)
 
 
 @pytest.fixture(scope="session")

@@ -14,12 +14,13 @@ from suite.messages.actions.projections import RebuildProjectionReply
 from suite.messages.signals import Folded, Heartbeat
 from support.faults import KillableServer
 from support.models import tiny_model
+from support.nodes import client_of_node
 from support.responder import Call, responding
 from support.service import service_and_client
 
 
 async def test_metrics_are_logged_once_listed_page_by_page_and_summed_up(tmp_path: Path) -> None:
-    async with service_and_client(tmp_path / "models", tmp_path / "data") as (_, client):
+    async with client_of_node(tmp_path / "models", tmp_path / "data") as client:
         for number in range(205):
             logged = await client.log_performance_metric(
                 "planner", "latency_ms", number, timestamp=1_700_000_000 + number, metric_id=f"m{number}"
@@ -80,7 +81,7 @@ async def test_the_log_is_read_as_another_user_and_has_all_that_was_acknowledged
 
 
 async def test_evaluations_are_logged_compared_and_retracted(tmp_path: Path) -> None:
-    async with service_and_client(tmp_path / "models", tmp_path / "data") as (_, client):
+    async with client_of_node(tmp_path / "models", tmp_path / "data") as client:
         for number, trust in enumerate((0.4, 0.8)):
             logged = await client.log_model_evaluation(
                 "phi",
@@ -115,7 +116,7 @@ async def test_usage_predictions_and_the_fleet(tmp_path: Path) -> None:
     (tmp_path / "models").mkdir()
     for name in ("one", "two"):
         tiny_model(tmp_path / "models" / f"{name}.gguf")
-    async with service_and_client(tmp_path / "models", tmp_path / "data") as (_, client):
+    async with client_of_node(tmp_path / "models", tmp_path / "data") as client:
         for model_id, count in (("two", 2), ("elsewhere", 1)):
             for _number in range(count):
                 recorded = await client.record_usage(model_id, "transcription", conversation_id="c")
@@ -143,7 +144,7 @@ async def test_usage_predictions_and_the_fleet(tmp_path: Path) -> None:
 
 
 async def test_a_read_model_is_rebuilt_with_progress(tmp_path: Path) -> None:
-    async with service_and_client(tmp_path / "models", tmp_path / "data") as (_, client):
+    async with client_of_node(tmp_path / "models", tmp_path / "data") as client:
         recorded = await client.record_usage("phi")
         progress: list[float] = []
         rebuilt = await client.rebuild_projection("usage", on_progress=progress.append)

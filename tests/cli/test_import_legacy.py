@@ -11,8 +11,9 @@ import suite
 from suite.cli.exit import REFUSED, UNREACHABLE
 from suite.messages.events import EvaluationLogged
 from support.command import Command
+from support.nodes import client_of_node
 from support.old_database import evaluation, execute, metric, old_database
-from support.service import history, service_and_client, serving
+from support.service import history, serving
 
 
 async def test_each_row_is_there_once_however_often_it_is_imported(tmp_path: Path) -> None:
@@ -22,7 +23,7 @@ async def test_each_row_is_there_once_however_often_it_is_imported(tmp_path: Pat
         evaluations=[evaluation(f"e{number}") for number in range(20)],
     )
     data_dir = tmp_path / "data"
-    async with service_and_client(tmp_path / "models", data_dir) as (_, client):
+    async with client_of_node(tmp_path / "models", data_dir) as client:
         command = Command(data_dir)
         first = await command.document("import-legacy", str(old))
         assert first["refused"] == []
@@ -61,7 +62,7 @@ async def test_refused_rows_are_told_with_reasons_and_stop_nothing(tmp_path: Pat
         evaluations=[evaluation("e", trust=1.5), evaluation("f")],
     )
     data_dir = tmp_path / "data"
-    async with service_and_client(tmp_path / "models", data_dir) as (_, client):
+    async with client_of_node(tmp_path / "models", data_dir) as client:
         await client.log_performance_metric("planner", "latency_ms", 2.0, metric_id="taken")
         command = Command(data_dir)
         done = await command.run("import-legacy", str(old), "--json")
@@ -92,7 +93,7 @@ async def test_refused_rows_are_told_with_reasons_and_stop_nothing(tmp_path: Pat
 async def test_times_are_taken_in_the_zone_that_is_named(tmp_path: Path) -> None:
     old = old_database(tmp_path / "old.db", metrics=[metric("m")])
     data_dir = tmp_path / "data"
-    async with service_and_client(tmp_path / "models", data_dir) as (_, client):
+    async with client_of_node(tmp_path / "models", data_dir) as client:
         command = Command(data_dir)
         await command.document("import-legacy", str(old), "--timezone", "Europe/Berlin")
         (sample,) = (await client.get_performance_metrics(min_seq=await client.last_seq())).metrics
@@ -104,7 +105,7 @@ async def test_times_are_taken_in_the_zone_that_is_named(tmp_path: Path) -> None
 
 async def test_the_read_model_of_this_service_is_refused(tmp_path: Path) -> None:
     data_dir = tmp_path / "data"
-    async with service_and_client(tmp_path / "models", data_dir) as (_, client):
+    async with client_of_node(tmp_path / "models", data_dir) as client:
         await client.get_performance_metrics(min_seq=await client.last_seq())
         own = data_dir / "projections" / "model_evaluation.db"
         done = await Command(data_dir).run("import-legacy", str(own))

@@ -56,7 +56,7 @@ class Engine:
             kv_cache=form,
             batch_tokens=128,
             gpu_layers=0,
-            threads=2,
+            threads=1,
             slots=2,
         )
         self.thread = EngineThread(str(smollm2()), settings, lambda _fraction: None)
@@ -85,12 +85,18 @@ class Engine:
     def clear(self, conversation_id: str | None) -> Cleared:
         return self.thread.clear(conversation_id).result(SECONDS)
 
+    def free(self) -> None:
+        """Give its memory back once nothing is generated: else its next step would end the process."""
+        while self.thread.run_between_steps(lambda _, engine: engine.busy).result():
+            pass
+        self.thread.loaded.result().free()
+
 
 @pytest.fixture(scope="module", params=["separate", "unified"])
 def engine(request: pytest.FixtureRequest) -> Iterator[Engine]:
     engine = Engine(request.param)
     yield engine
-    engine.thread.loaded.result().free()
+    engine.free()
 
 
 @pytest.fixture(scope="module")

@@ -27,7 +27,7 @@ STORY = "The old lighthouse keeper climbed the stairs every evening and looked a
 @contextmanager
 def loaded(path: Path, *, context: int = 512, batch: int = 128, slots: int = 2) -> Iterator[LlamaModel]:
     settings = ContextSettings(
-        context_tokens=context, cache_tokens=context, batch_tokens=batch, gpu_layers=0, threads=2, slots=slots
+        context_tokens=context, cache_tokens=context, batch_tokens=batch, gpu_layers=0, threads=1, slots=slots
     )
     model = LlamaModel.load(str(path), settings, lambda _fraction: None)
     try:
@@ -110,7 +110,7 @@ def plain_greedy(path: Path, prompt: list[int], steps: int) -> list[int]:
     """Tokens by llama.cpp's own simplest loop: one sequence, one batch, the largest logit."""
     model = lib.llama_model_load_from_file(str(path).encode(), lib.llama_model_default_params())
     params = lib.llama_context_default_params()
-    params.n_ctx, params.n_batch, params.n_threads, params.n_threads_batch = 512, 128, 2, 2
+    params.n_ctx, params.n_batch, params.n_threads, params.n_threads_batch = 512, 128, 1, 1
     context = lib.llama_init_from_model(model, params)
     size = lib.llama_vocab_n_tokens(lib.llama_model_get_vocab(model))
     out: list[int] = []

@@ -44,7 +44,7 @@ def model(
         flash_attention=flash_attention,
         batch_tokens=512,
         gpu_layers=0,
-        threads=2,
+        threads=1,
         slots=slots,
     )
     loaded = LlamaModel.load(str(path), settings, lambda _fraction: None)

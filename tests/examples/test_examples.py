@@ -16,7 +16,8 @@ import suite
 from support.example_programs import javascript, python
 from support.faults import free_port
 from support.models import CHAT_TEMPLATE, tiny_model
-from support.service import history, service_and_client, serving
+from support.nodes import client_of_node
+from support.service import history, serving
 
 LIMIT_SECONDS = 40
 
@@ -56,7 +57,7 @@ async def test_a_model_manager_chats_with_what_it_loaded(tmp_path: Path) -> None
     models.mkdir()
     tiny_model(models / "chatty.gguf", chat_template=CHAT_TEMPLATE)
     tiny_model(models / "mute.gguf", seed=1)
-    async with service_and_client(models, tmp_path / "data") as (_, client):
+    async with client_of_node(models, tmp_path / "data") as client:
         printed = await output(python("model_manager.py", tmp_path / "data"))
         assert "chatty: llama, F16, unloaded\nmute: llama, F16, unloaded\n" in printed
         assert "chatty is loaded after" in printed
@@ -80,7 +81,7 @@ async def test_a_python_example_says_what_is_wrong(tmp_path: Path) -> None:
 async def test_a_retraction_changes_whom_the_learning_orchestrator_trusts(tmp_path: Path) -> None:
     models = tmp_path / "models"
     models.mkdir()
-    async with service_and_client(models, tmp_path / "data") as (_, client):
+    async with client_of_node(models, tmp_path / "data") as client:
         printed = await output(python("learning_orchestration.py", tmp_path / "data"))
         assert "newest samples: 220 ms, 180 ms, 200 ms\n" in printed
         assert len(re.findall(r"^evaluation \w+-2-example-(fast|careful): 0\.[89]5$", printed, re.M)) == 2
@@ -101,7 +102,7 @@ async def test_a_retraction_changes_whom_the_learning_orchestrator_trusts(tmp_pa
 async def test_a_python_consumer_goes_on_where_it_stopped(tmp_path: Path) -> None:
     models = tmp_path / "models"
     models.mkdir()
-    async with service_and_client(models, tmp_path / "data") as (_, client):
+    async with client_of_node(models, tmp_path / "data") as client:
         for value in (1, 2):
             await client.log_performance_metric("agent", "latency", value)
         lines = (await output(python("consume_events.py", tmp_path / "data", 2))).splitlines()
@@ -119,7 +120,7 @@ async def test_a_javascript_consumer_follows_the_log(tmp_path: Path) -> None:
     models = tmp_path / "models"
     models.mkdir()
     command = javascript("consume_events.mjs", tmp_path / "data", 3)
-    async with service_and_client(models, tmp_path / "data") as (_, client):
+    async with client_of_node(models, tmp_path / "data") as client:
         await client.log_performance_metric("agent", "latency", 1)
         async with following(command) as stream:
             for _ in range(2):

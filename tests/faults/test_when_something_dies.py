@@ -24,7 +24,7 @@ from suite.messages.events import Generated, InstanceCrashed
 from suite.messages.events import NodeLost as NodeLostFact
 from support.models import smollm2, tiny_model
 from support.nats import mirrored_nats, operator_of
-from support.service import Serving, facts, history, service_and_client, serving
+from support.service import WITH_STANDBY, Serving, facts, history, service_and_client, serving
 
 LONG = 2000
 """Tokens that take the real model many seconds: what dies, dies in the middle."""
@@ -70,10 +70,11 @@ async def wait_ended(pid: int) -> None:
 
 
 async def test_an_actor_that_dies_generating_costs_its_generation_alone(tmp_path: Path) -> None:
-    (tmp_path / "models").mkdir()
-    tiny_model(tmp_path / "models" / "other.gguf")
-    shutil.copyfile(smollm2(), tmp_path / "models" / "big.gguf")
-    async with service_and_client(tmp_path / "models", tmp_path / "data") as (_, client):
+    models = tmp_path / "models"
+    models.mkdir()
+    tiny_model(models / "other.gguf")
+    shutil.copyfile(smollm2(), models / "big.gguf")
+    async with service_and_client(models, tmp_path / "data", environ=WITH_STANDBY) as (_, client):
         await client.load_model("big")
         pid = await actor_pid(client, "big")
         with pytest.raises(ActorCrashed), anyio.fail_after(20):
@@ -99,7 +100,7 @@ async def test_an_actor_that_dies_generating_costs_its_generation_alone(tmp_path
 
 async def test_an_actor_that_takes_nothing_is_replaced_and_the_request_succeeds(tmp_path: Path) -> None:
     tiny_model(tmp_path / "tiny.gguf")
-    async with service_and_client(tmp_path, tmp_path / "data") as (_, client):
+    async with service_and_client(tmp_path, tmp_path / "data", environ=WITH_STANDBY) as (_, client):
         await client.load_model("tiny")
         pid = await actor_pid(client, "tiny")
         os.kill(pid, signal.SIGSTOP)
@@ -159,7 +160,7 @@ async def test_a_node_that_died_unseen_is_declared_lost_by_the_next_that_starts(
 
 async def test_a_killed_nats_server_comes_back_and_nothing_acknowledged_is_missing(tmp_path: Path) -> None:
     shutil.copyfile(smollm2(), tmp_path / "big.gguf")
-    async with service_and_client(tmp_path, tmp_path / "data") as (service, client):
+    async with service_and_client(tmp_path, tmp_path / "data", environ=WITH_STANDBY) as (service, client):
         loaded = await client.load_model("big")
         (server,) = (
             child for child in psutil.Process(service.pid).children() if "nats-server" in child.name()
@@ -183,7 +184,7 @@ async def test_a_killed_nats_server_comes_back_and_nothing_acknowledged_is_missi
 
 async def test_a_client_that_dies_frees_its_slot(tmp_path: Path) -> None:
     shutil.copyfile(smollm2(), tmp_path / "big.gguf")
-    async with service_and_client(tmp_path, tmp_path / "data") as (service, client):
+    async with service_and_client(tmp_path, tmp_path / "data", environ=WITH_STANDBY) as (service, client):
         await client.load_model("big")
         request = GenerateTextRequest(model_id="big", prompt="Once", max_tokens=LONG, stream=True)
         async with Connection.open(service.connection_file().access, name="doomed") as doomed:
@@ -209,7 +210,7 @@ async def test_a_client_that_dies_frees_its_slot(tmp_path: Path) -> None:
 
 async def test_what_is_too_large_is_refused_and_the_connection_stays(tmp_path: Path) -> None:
     tiny_model(tmp_path / "tiny.gguf")
-    async with service_and_client(tmp_path, tmp_path / "data") as (_, client):
+    async with service_and_client(tmp_path, tmp_path / "data", environ=WITH_STANDBY) as (_, client):
         with pytest.raises(TooLarge):
             await client.generate_text("tiny", "x" * 2**20)
         with pytest.raises(SuiteError) as refused:  # fits by itself, not with what the hand-over adds
@@ -220,7 +221,7 @@ async def test_what_is_too_large_is_refused_and_the_connection_stays(tmp_path: P
 
 async def test_a_node_killed_takes_its_server_and_actors_along(tmp_path: Path) -> None:
     tiny_model(tmp_path / "tiny.gguf")
-    async with serving(tmp_path, tmp_path / "data") as service:
+    async with serving(tmp_path, tmp_path / "data", environ=WITH_STANDBY) as service:
         async with suite.connect(data_dir=tmp_path / "data") as client:
             await client.load_model("tiny")
             children = psutil.Process(service.pid).children(recursive=True)
@@ -228,7 +229,7 @@ async def test_a_node_killed_takes_its_server_and_actors_along(tmp_path: Path) -
             await service.kill()
             for child in children:
                 await wait_ended(child.pid)
-    async with service_and_client(tmp_path, tmp_path / "data") as (_, client):
+    async with service_and_client(tmp_path, tmp_path / "data", environ=WITH_STANDBY) as (_, client):
         events = facts(await history(client))
         assert events.count("node.started") == 2
         unloaded = events.index("instance.unloaded")

@@ -41,7 +41,7 @@ class Joined:
         options = ["--node", name, "--cluster-file", str(self.file)]
         for port in self.ports.values():  # its own too: the same line serves all machines
             options += ["--join", f"127.0.0.1:{port}"]
-        environ = {"SUITE_NATS_CLUSTER_LISTEN": f"127.0.0.1:{self.ports[name]}", "SUITE_STANDBY": "false"}
+        environ = {"SUITE_NATS_CLUSTER_LISTEN": f"127.0.0.1:{self.ports[name]}"}
         async with serving(self.models, self.directory / name, *options, environ=environ) as service:
             yield service
 

@@ -25,7 +25,6 @@ from support.fleet import Fleet, fleet
 from support.models import slow_model
 
 CONFIG = """
-standby = false
 
 [copies]
 add_seconds = 0.5

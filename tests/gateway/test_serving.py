@@ -30,7 +30,6 @@ SECONDS = 30.0
 SETTINGS = """
 memory_limit_gb = 0.3
 turn_seconds = 60
-standby = false
 drain_seconds = 1
 http.load_seconds = 2
 http.max_body_mb = 0.1

@@ -29,8 +29,8 @@ from support.command import Done, run_command
 from support.disks import small_disk
 from support.hub import REVISION, Hub, serving_hub
 from support.models import tiny_model
+from support.nodes import client_of_node
 from support.raw_gguf import gguf_bytes
-from support.service import service_and_client
 from support.stores import HuggingFaceHub, sha256
 from support.terminal import CTRL_C, terminal
 
@@ -83,7 +83,7 @@ async def test_a_model_is_pulled_and_a_running_service_finds_it(
     hub.files(REPOSITORY, {"README.md": b"# tiny", "tiny-Q4_K_M.gguf": weights})
     models = tmp_path / "models"
     models.mkdir()
-    async with service_and_client(models, tmp_path / "data") as (_, client):
+    async with client_of_node(models, tmp_path / "data") as client:
         done = await anyio.to_thread.run_sync(pulled, models, REPOSITORY)
         path = models / "org" / "tiny-GGUF" / "tiny-Q4_K_M.gguf"
         assert done == {

@@ -21,7 +21,15 @@ from suite.node.process import ActorProcess, end_process, open_process
 from suite.node.standby import PAUSE_SECONDS, Standby
 from support.actors import Stage, spec, stage
 from support.models import tiny_model
-from support.service import Serving, facts, history, service_and_client, serving
+from support.service import (
+    WITH_STANDBY,
+    WITHOUT_STANDBY,
+    Serving,
+    facts,
+    history,
+    service_and_client,
+    serving,
+)
 
 pytestmark = pytest.mark.usefixtures("tiny")
 
@@ -215,7 +223,7 @@ async def pid_of(client: Client, model_id: str) -> int:
 
 
 async def test_a_load_takes_it_and_the_next_stands_ready_until_the_node_stops(tmp_path: Path) -> None:
-    async with service_and_client(tmp_path, tmp_path / "data") as (service, client):
+    async with service_and_client(tmp_path, tmp_path / "data", environ=WITH_STANDBY) as (service, client):
         ready = await standing(service, beside=set())
         await client.load_model("tiny")
         assert await pid_of(client, "tiny") == ready
@@ -227,7 +235,7 @@ async def test_a_load_takes_it_and_the_next_stands_ready_until_the_node_stops(tm
 
 
 async def test_when_it_is_killed_a_load_starts_its_own(tmp_path: Path) -> None:
-    async with service_and_client(tmp_path, tmp_path / "data") as (service, client):
+    async with service_and_client(tmp_path, tmp_path / "data", environ=WITH_STANDBY) as (service, client):
         ready = await standing(service, beside=set())
         os.kill(ready, signal.SIGKILL)
         await client.load_model("tiny")
@@ -236,14 +244,14 @@ async def test_when_it_is_killed_a_load_starts_its_own(tmp_path: Path) -> None:
 
 
 async def test_it_ends_with_a_node_that_is_killed(tmp_path: Path) -> None:
-    async with serving(tmp_path, tmp_path / "data") as service:
+    async with serving(tmp_path, tmp_path / "data", environ=WITH_STANDBY) as service:
         ready = await standing(service, beside=set())
         await service.kill()
         await gone(ready)
 
 
 async def test_switched_off_there_is_none(tmp_path: Path) -> None:
-    async with serving(tmp_path, tmp_path / "data", environ={"SUITE_STANDBY": "false"}) as service:
+    async with serving(tmp_path, tmp_path / "data", environ=WITHOUT_STANDBY) as service:
         await anyio.sleep(2 * PAUSE_SECONDS)
         assert model_processes(service) == set()
 

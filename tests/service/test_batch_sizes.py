@@ -7,7 +7,7 @@ from pathlib import Path
 import anyio
 
 from support.models import tiny_model
-from support.service import service_and_client
+from support.nodes import client_of_node
 
 
 async def test_more_slots_than_tokens_in_a_batch_are_served_all_the_same(tmp_path: Path) -> None:
@@ -15,10 +15,7 @@ async def test_more_slots_than_tokens_in_a_batch_are_served_all_the_same(tmp_pat
     tiny_model(tmp_path / "models" / "tiny.gguf")
     config = tmp_path / "suite.toml"
     config.write_text("[models.tiny]\nbatch_size = 4\nslots = 8\n")
-    async with service_and_client(tmp_path / "models", tmp_path / "data", "--config", str(config)) as (
-        _,
-        client,
-    ):
+    async with client_of_node(tmp_path / "models", tmp_path / "data", config=config) as client:
         told: list[int] = []
 
         async def ask(prompt: str) -> None:

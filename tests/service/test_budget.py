@@ -21,8 +21,6 @@ from support.service import history, service_and_client, serving
 
 SECONDS = 30.0
 MIB = 1 << 20
-ALONE = {"SUITE_STANDBY": "false"}
-"""No process is prepared for the next load: it would only take time."""
 
 
 async def info(client: Client) -> ModelInfo:
@@ -46,7 +44,7 @@ async def test_a_load_reserves_what_the_last_ones_needed_also_after_a_restart(tm
     models = tmp_path / "models"
     models.mkdir()
     tiny_model(models / "a.gguf")
-    async with service_and_client(models, tmp_path / "data", environ=ALONE) as (service, client):
+    async with service_and_client(models, tmp_path / "data") as (service, client):
         estimated = (await info(client)).need_bytes
         assert not (await info(client)).is_measured
         loaded = await client.load_model("a")
@@ -63,7 +61,7 @@ async def test_a_load_reserves_what_the_last_ones_needed_also_after_a_restart(tm
         assert needed >= now.reserved_bytes > estimated
         await service.kill()
 
-    async with service_and_client(models, tmp_path / "data", environ=ALONE) as (_, client):
+    async with service_and_client(models, tmp_path / "data") as (_, client):
         assert ((await info(client)).need_bytes, (await info(client)).is_measured) == (needed, True)
         await client.load_model("a")
         *_, ended, started, fact = [each.data for each in await history(client, "instance.*.a.>")]
@@ -91,7 +89,7 @@ async def test_a_load_waits_for_memory_that_another_program_uses_but_not_for_pag
     models.mkdir()
     shutil.copyfile(smollm2(), models / "a.gguf")
     config = tmp_path / "suite.toml"
-    config.write_text('standby = false\n[models.a]\ncontext_length = 2048\nslots = 1\nkv_cache = "unified"\n')
+    config.write_text('[models.a]\ncontext_length = 2048\nslots = 1\nkv_cache = "unified"\n')
     with real_cgroup("memory", {"memory.limit_in_bytes": str(500 * MIB)}) as group:
         async with (
             serving(models, tmp_path / "data", "--config", str(config), within=joining(group)),

@@ -10,7 +10,7 @@ from suite.client import Client
 from suite.errors import ModelNotFound
 from suite.messages.actions.generation import ClearKvCacheReply, GenerateTextReply
 from support.models import slow_model, tiny_model
-from support.service import service_and_client
+from support.nodes import client_of_node
 
 STORIES = {"a": "The keeper climbed the stairs", "b": "Every evening it rained", None: "Nobody came"}
 COMMON = 2
@@ -30,7 +30,7 @@ async def tell(client: Client, conversation_id: str | None, model_id: str = "tin
 
 async def test_a_cleared_conversation_is_prefilled_again_and_others_keep_their_tokens(tmp_path: Path) -> None:
     tiny_model(tmp_path / "tiny.gguf")
-    async with service_and_client(tmp_path, tmp_path / "data") as (_, client):
+    async with client_of_node(tmp_path, tmp_path / "data") as client:
         first = await tell(client, "a")
         other = await tell(client, "b")
         repeated = await tell(client, "a")
@@ -49,7 +49,7 @@ async def test_a_cleared_conversation_is_prefilled_again_and_others_keep_their_t
 
 async def test_tokens_that_two_conversations_share_stay_with_the_other(tmp_path: Path) -> None:
     tiny_model(tmp_path / "tiny.gguf")
-    async with service_and_client(tmp_path, tmp_path / "data") as (_, client):
+    async with client_of_node(tmp_path, tmp_path / "data") as client:
         first = await tell(client, "a")
         sharing = await client.generate_text(
             "tiny", STORIES["a"] + " slowly", max_tokens=5, temperature=0, conversation_id="c"
@@ -67,7 +67,7 @@ async def test_tokens_that_two_conversations_share_stay_with_the_other(tmp_path:
 async def test_a_model_is_cleared_by_itself_or_with_all_others(tmp_path: Path) -> None:
     for name in ("tiny", "second"):
         tiny_model(tmp_path / f"{name}.gguf", name=name)
-    async with service_and_client(tmp_path, tmp_path / "data") as (_, client):
+    async with client_of_node(tmp_path, tmp_path / "data") as client:
 
         async def tell_all() -> list[int]:
             """What is reused, in the order told."""
@@ -92,7 +92,7 @@ async def test_a_model_is_cleared_by_itself_or_with_all_others(tmp_path: Path) -
 
 async def test_what_is_not_loaded_has_nothing_to_clear(tmp_path: Path) -> None:
     tiny_model(tmp_path / "tiny.gguf")
-    async with service_and_client(tmp_path, tmp_path / "data") as (_, client):
+    async with client_of_node(tmp_path, tmp_path / "data") as client:
         for reply in (
             await client.clear_kv_cache(),
             await client.clear_kv_cache(model_id="tiny"),
@@ -120,7 +120,7 @@ async def disturbed(client: Client, forgotten: str) -> tuple[GenerateTextReply, 
 
 async def test_a_conversation_that_generates_goes_on_and_is_forgotten_at_its_end(tmp_path: Path) -> None:
     slow_model(tmp_path / "slow.gguf")
-    async with service_and_client(tmp_path, tmp_path / "data") as (_, client):
+    async with client_of_node(tmp_path, tmp_path / "data") as client:
         reply, cleared = await disturbed(client, "a")
         assert cleared.cleared_conversations == 1
         assert cleared.cleared_tokens >= reply.usage.prompt_tokens
@@ -135,7 +135,7 @@ async def test_a_conversation_that_generates_goes_on_and_is_forgotten_at_its_end
 
 async def test_clearing_waits_for_no_generation_of_another_conversation(tmp_path: Path) -> None:
     slow_model(tmp_path / "slow.gguf")
-    async with service_and_client(tmp_path, tmp_path / "data") as (_, client):
+    async with client_of_node(tmp_path, tmp_path / "data") as client:
         await tell(client, "b", "slow")
         _, cleared = await disturbed(client, "b")
         assert cleared.cleared_conversations == 1

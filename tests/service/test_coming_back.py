@@ -86,7 +86,7 @@ async def test_clients_go_on_after_a_kill_and_after_a_stop(tmp_path: Path) -> No
     models.mkdir()
     tiny_model(models / "tiny.gguf", context=4096)
     options = ("--data-dir", data)
-    brief = {"SUITE_DRAIN_SECONDS": "0.1", "SUITE_STANDBY": "false"}
+    brief = {"SUITE_DRAIN_SECONDS": "0.1"}
     async with AsyncExitStack() as stack:
         service = await stack.enter_async_context(serving(models, data, environ=brief))
         url = service.connection_file().url

@@ -18,6 +18,7 @@ from suite.messages.actions.generation import GenerateTextReply
 from suite.messages.actions.status import ModelInfo
 from suite.messages.events import InstanceUnloaded, ModelRegistered
 from support.models import slow_model, tiny_model
+from support.nodes import client_of_node
 from support.service import facts, history, service_and_client
 
 STORY = "The keeper climbed the stairs and looked at the sea every evening of his life."
@@ -59,14 +60,14 @@ async def test_no_answer_goes_on_from_a_state_of_other_weights(tmp_path: Path) -
     one, two = path.read_bytes(), tiny_model(tmp_path / "other.gguf", seed=1).read_bytes()
     times, first, second = path.stat(), sha256(one).hexdigest(), sha256(two).hexdigest()
 
-    async with service_and_client(models, data) as (_, client):
+    async with client_of_node(models, data) as client:
         of_one = await tell(client, "a")
         await until(lambda: known_as(client, first))
         await client.unload_model("tiny")
 
     # Replaced while nobody looked, as rsync and tar do it.
     keep_times((tmp_path / "other.gguf").rename(path), times)
-    async with service_and_client(models, data) as (_, client):
+    async with client_of_node(models, data) as client:
         with pytest.raises(ConversationGone):
             await client.generate_text("tiny", "And then", max_tokens=1, conversation_id="a", continue_=True)
         of_two = await tell(client, "a")
@@ -106,7 +107,7 @@ async def test_a_generation_cut_by_a_change_of_its_file_is_told_so(tmp_path: Pat
     models, path = tmp_path / "models", tmp_path / "models" / "slow.gguf"
     models.mkdir()
     whole = slow_model(path).read_bytes()
-    environ = {"SUITE_DRAIN_SECONDS": "0", "SUITE_STANDBY": "false"}
+    environ = {"SUITE_DRAIN_SECONDS": "0"}
     async with service_and_client(models, tmp_path / "data", environ=environ) as (service, client):
         with pytest.raises(ModelUnloading, match=r"file has changed.*uses the new file"):
             async for chunk in client.generate("slow", "x", max_tokens=4000):

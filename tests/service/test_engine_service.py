@@ -23,6 +23,7 @@ from suite.errors import (
 from suite.messages.actions.chat import Function, Tool
 from suite.messages.actions.generation import GenerateTextReply
 from support.models import slow_model, smollm2, tiny_model
+from support.nodes import client_of_node
 from support.service import Serving, service_and_client
 
 STORY = "The old lighthouse keeper climbed the stairs every evening and looked at the sea. " * 4
@@ -52,7 +53,7 @@ async def turn(
 async def test_a_short_answer_does_not_wait_for_a_long_one(tmp_path: Path) -> None:
     (tmp_path / "models").mkdir()
     slow_model(tmp_path / "models" / "slow.gguf")
-    async with service_and_client(tmp_path / "models", tmp_path / "suite") as (_, client):
+    async with client_of_node(tmp_path / "models", tmp_path / "suite") as client:
         await client.load_model("slow")
         long = client.generate("slow", "the", max_tokens=4000)
         async for chunk in long:
@@ -109,7 +110,7 @@ async def test_nothing_is_kept_when_snapshots_are_off(tmp_path: Path) -> None:
 async def test_a_deadline_gives_what_there_is(tmp_path: Path) -> None:
     (tmp_path / "models").mkdir()
     slow_model(tmp_path / "models" / "slow.gguf")
-    async with service_and_client(tmp_path / "models", tmp_path / "suite") as (_, client):
+    async with client_of_node(tmp_path / "models", tmp_path / "suite") as client:
         await client.load_model("slow")
         reply = await client.generate_text("slow", "the", max_tokens=100_000, deadline_ms=500)
         assert reply.finish_reason == "deadline"
@@ -121,10 +122,7 @@ async def test_a_full_queue_is_told_and_what_was_accepted_goes_on(tmp_path: Path
     slow_model(tmp_path / "models" / "slow.gguf")
     config = tmp_path / "suite.toml"
     config.write_text("queue_limit = 2\n[models.slow]\nslots = 1\n")
-    async with service_and_client(tmp_path / "models", tmp_path / "suite", "--config", str(config)) as (
-        _,
-        client,
-    ):
+    async with client_of_node(tmp_path / "models", tmp_path / "suite", config=config) as client:
         await client.load_model("slow")
         outcomes: list[str] = []
 
@@ -143,7 +141,7 @@ async def test_a_full_queue_is_told_and_what_was_accepted_goes_on(tmp_path: Path
 
 
 async def test_answers_follow_a_form_and_tell_how_likely_they_were(tmp_path: Path) -> None:
-    async with service_and_client(smollm2().parent, tmp_path / "suite") as (_, client):
+    async with client_of_node(smollm2().parent, tmp_path / "suite") as client:
         schema = {"type": "object", "properties": {"age": {"type": "integer"}}, "required": ["age"]}
         chat = [{"role": "user", "content": "How old is Ann, who was born ten years ago? Answer in JSON."}]
         answer = await client.generate_text(

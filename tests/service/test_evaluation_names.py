@@ -13,7 +13,6 @@ import aiosqlite
 import anyio
 import pytest
 
-import suite
 from suite.actions.evaluation import retract_model_evaluation
 from suite.bus.connection import Connection
 from suite.bus.service import Call
@@ -29,8 +28,8 @@ from suite.node.node import Node
 from suite.projections.evaluation import EvaluationProjection
 from support.models import tiny_model
 from support.nats import running_nats
+from support.nodes import client_of_node
 from support.projections import projecting
-from support.service import serving
 
 SCORES: dict[str, Any] = {"accuracy": 0.8, "f1_score": 0.7}
 
@@ -42,8 +41,7 @@ async def service(directory: Path, config: str = "") -> AsyncIterator[Client]:
     tiny_model(models / "tiny.gguf")
     tiny_model(models / "other.gguf", seed=1)
     toml.write_text(config)
-    data_dir = directory / "suite"
-    async with serving(models, data_dir, "--config", str(toml)), suite.connect(data_dir=data_dir) as client:
+    async with client_of_node(models, directory / "suite", config=toml) as client:
         yield client
 
 

@@ -72,9 +72,7 @@ async def test_what_happened_is_explained_from_the_log_after_a_restart(tmp_path:
     for name in ("a", "b"):
         slow_model(tmp_path / f"{name}.gguf")
     config = tmp_path / "suite.toml"
-    config.write_text(
-        f"turn_seconds = {TURN_SECONDS}\nstandby = false\nmemory_limit_gb = 0.3\nnode = 'box1'\n"
-    )
+    config.write_text(f"turn_seconds = {TURN_SECONDS}\nmemory_limit_gb = 0.3\nnode = 'box1'\n")
     options = ("--config", str(config))
     async with service_and_client(tmp_path, tmp_path / "data", *options) as (service, client):
         await happened(client, "model.registered", 2)

@@ -16,6 +16,7 @@ from suite.client import Client
 from suite.errors import ModelFileGone, ModelFileIncomplete, ModelNotFound
 from suite.messages.actions.status import GetModelStatusReply, ListModelsReply, ModelInfo
 from support.models import slow_model, tiny_model
+from support.nodes import client_of_node
 from support.raw_gguf import gguf_bytes
 from support.service import facts, history, service_and_client
 
@@ -112,7 +113,7 @@ async def test_a_directory_that_is_away_for_some_time_costs_nothing(tmp_path: Pa
         assert not facts(await history(client, "instance.*.slow.unloaded"))
         move(models, away)
         await service.stop()
-    async with service_and_client(models, tmp_path / "data") as (_, client):
+    async with client_of_node(models, tmp_path / "data") as client:
         assert (await client.health_check()).status == "degraded"
         with pytest.raises(ModelFileGone):
             await client.load_model("tiny")
@@ -133,7 +134,7 @@ async def test_files_that_come_go_and_have_the_same_name(tmp_path: Path) -> None
         tiny_model(models / owner / "m.Q4.gguf", seed=seed)
     slow_model(models / "slow.gguf")
     whole = tiny_model(tmp_path / "whole.gguf", seed=3).read_bytes()
-    async with service_and_client(models, tmp_path / "data") as (_, client):
+    async with client_of_node(models, tmp_path / "data") as client:
         assert set(await listed(client)) == {"m.Q4", "bob/m.Q4", "slow"}
         texts = {
             id: (await client.generate_text(id, "Once", max_tokens=8, temperature=0)).text

@@ -16,6 +16,7 @@ from suite.errors import GenerationExists, GenerationNotFound, SuiteError
 from suite.messages.actions.generation import GenerateTextReply
 from suite.messages.events import Generated
 from support.models import CHAT_TEMPLATE, slow_model, smollm2, tiny_model
+from support.nodes import client_of_node
 from support.service import facts, history, service_and_client
 
 USER = {"role": "user", "content": "Name three colours."}
@@ -23,7 +24,7 @@ USER = {"role": "user", "content": "Name three colours."}
 
 async def test_the_pieces_of_a_stream_are_the_whole_text(tmp_path: Path) -> None:
     tiny_model(tmp_path / "tiny.gguf")
-    async with service_and_client(tmp_path, tmp_path / "data") as (_, client):
+    async with client_of_node(tmp_path, tmp_path / "data") as client:
         generation = client.generate("tiny", "Once upon", max_tokens=30, seed=7)
         pieces = [chunk.text async for chunk in generation]
         reply = generation.reply
@@ -37,7 +38,7 @@ async def test_the_pieces_of_a_stream_are_the_whole_text(tmp_path: Path) -> None
 
 async def test_a_generation_is_an_event_with_figures_and_no_text(tmp_path: Path) -> None:
     tiny_model(tmp_path / "tiny.gguf")
-    async with service_and_client(tmp_path, tmp_path / "data") as (_, client):
+    async with client_of_node(tmp_path, tmp_path / "data") as client:
         reply = await client.generate_text("tiny", "Once upon", max_tokens=5, conversation_id="c1")
         (event,) = await history(client, "usage")
         assert event.seq == reply.seq
@@ -55,7 +56,7 @@ async def test_a_generation_is_an_event_with_figures_and_no_text(tmp_path: Path)
 async def test_a_second_turn_reuses_what_is_in_memory(tmp_path: Path) -> None:
     (tmp_path / "models").mkdir()
     (tmp_path / "models" / "smollm2.gguf").hardlink_to(smollm2())
-    async with service_and_client(tmp_path / "models", tmp_path / "data") as (_, client):
+    async with client_of_node(tmp_path / "models", tmp_path / "data") as client:
         first = await client.generate_text(
             "smollm2", messages=[USER], max_tokens=12, temperature=0, conversation_id="c1"
         )
@@ -79,7 +80,7 @@ async def test_a_second_turn_reuses_what_is_in_memory(tmp_path: Path) -> None:
 
 async def test_two_generations_at_once_both_work(tmp_path: Path) -> None:
     tiny_model(tmp_path / "tiny.gguf")
-    async with service_and_client(tmp_path, tmp_path / "data") as (_, client):
+    async with client_of_node(tmp_path, tmp_path / "data") as client:
         replies: list[GenerateTextReply] = []
 
         async def generate(prompt: str) -> None:
@@ -111,7 +112,7 @@ async def wait_running(client: Client, model_id: str, count: int) -> None:
 
 async def test_cancelling_by_id_gives_the_requester_what_there_is(tmp_path: Path) -> None:
     slow_model(tmp_path / "slow.gguf")
-    async with service_and_client(tmp_path, tmp_path / "data") as (_, client):
+    async with client_of_node(tmp_path, tmp_path / "data") as client:
         generation = client.generate("slow", "Once", max_tokens=4000, temperature=0)
         async for chunk in generation:
             if chunk.index == 2:
@@ -124,7 +125,7 @@ async def test_cancelling_by_id_gives_the_requester_what_there_is(tmp_path: Path
 
 async def test_leaving_the_loop_cancels_on_the_server(tmp_path: Path) -> None:
     slow_model(tmp_path / "slow.gguf")
-    async with service_and_client(tmp_path, tmp_path / "data") as (_, client):
+    async with client_of_node(tmp_path, tmp_path / "data") as client:
         async with client.generate("slow", "Once", max_tokens=4000, temperature=0) as generation:
             async for _ in generation:
                 break
@@ -136,7 +137,7 @@ async def test_leaving_the_loop_cancels_on_the_server(tmp_path: Path) -> None:
 
 async def test_an_id_that_runs_already_is_refused(tmp_path: Path) -> None:
     slow_model(tmp_path / "slow.gguf")
-    async with service_and_client(tmp_path, tmp_path / "data") as (_, client):
+    async with client_of_node(tmp_path, tmp_path / "data") as client:
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(slow_generation, client, "mine")
             await wait_running(client, "slow", 1)
@@ -147,7 +148,7 @@ async def test_an_id_that_runs_already_is_refused(tmp_path: Path) -> None:
 
 async def test_an_unload_lets_running_generations_end_and_then_cancels_them(tmp_path: Path) -> None:
     slow_model(tmp_path / "slow.gguf")
-    async with service_and_client(tmp_path, tmp_path / "data") as (_, client):
+    async with client_of_node(tmp_path, tmp_path / "data") as client:
         errors: list[str] = []
 
         async def generate() -> None:
@@ -208,7 +209,7 @@ THINKING_TEMPLATE = CHAT_TEMPLATE.replace("{{ '[assistant] ' }}", "{{ '[assistan
 async def test_what_a_model_thinks_comes_apart_in_chunks_and_replies(tmp_path: Path) -> None:
     """The model of random weights never ends its reasoning, unless its answer is begun for it."""
     tiny_model(tmp_path / "tiny.gguf", chat_template=THINKING_TEMPLATE)
-    async with service_and_client(tmp_path, tmp_path / "data") as (_, client):
+    async with client_of_node(tmp_path, tmp_path / "data") as client:
         generation = client.generate("tiny", messages=[USER], max_tokens=12, stop="e", requester="key-1")
         chunks = [chunk async for chunk in generation]
         reply = generation.reply

@@ -23,7 +23,6 @@ from support.service import history, service_and_client
 GIB, MIB = 1 << 30, 1 << 20
 SECONDS = 30.0
 CONFIG = """
-standby = false
 vram_limit_gb = 0.75
 [models.cpu]
 n_gpu_layers = 0

@@ -12,7 +12,8 @@ from suite.client import Client
 from suite.errors import DraftModelUnfit
 from suite.messages.events import Generated
 from support.models import tiny_model
-from support.service import history, service_and_client
+from support.nodes import client_of_node
+from support.service import history
 
 CONFIGURATION = """
 [models.main]
@@ -36,7 +37,7 @@ async def running(directory: Path) -> AsyncIterator[Client]:
     for name in ("foreign", "stranger"):
         tiny_model(models / f"{name}.gguf", name=name, added=[name])
     config.write_text(CONFIGURATION)
-    async with service_and_client(models, directory / "data", "--config", str(config)) as (_, client):
+    async with client_of_node(models, directory / "data", config=config) as client:
         yield client
 
 

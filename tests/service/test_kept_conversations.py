@@ -12,6 +12,7 @@ from suite.client import Client
 from suite.engine.snapshots.folder import SUPERSEDED, WHOLE
 from suite.messages.actions.generation import GenerateTextReply
 from support.models import tiny_model
+from support.nodes import client_of_node
 from support.service import service_and_client
 
 STORY = "The keeper climbed the stairs and looked at the sea every evening of his life."
@@ -36,7 +37,7 @@ async def wait_for_files(data_dir: Path, count: int) -> None:
 
 async def test_what_is_forgotten_after_an_unload_is_told_and_gone(tmp_path: Path) -> None:
     tiny_model(tmp_path / "tiny.gguf")
-    async with service_and_client(tmp_path, tmp_path / "data") as (_, client):
+    async with client_of_node(tmp_path, tmp_path / "data") as client:
         first = await tell(client)
         await tell(client, "b")
         await client.unload_model("tiny")
@@ -53,7 +54,7 @@ async def test_what_is_forgotten_after_an_unload_is_told_and_gone(tmp_path: Path
 async def test_two_models_of_one_content_keep_their_conversations_apart(tmp_path: Path) -> None:
     content = tiny_model(tmp_path / "one.gguf").read_bytes()
     (tmp_path / "two.gguf").write_bytes(content)
-    async with service_and_client(tmp_path, tmp_path / "data") as (_, client):
+    async with client_of_node(tmp_path, tmp_path / "data") as client:
         await tell(client, "a", "one")
         await tell(client, "a", "two")
         for model_id in ("one", "two"):
@@ -67,12 +68,12 @@ async def test_two_models_of_one_content_keep_their_conversations_apart(tmp_path
 async def test_of_a_model_that_was_removed_everything_can_be_forgotten(tmp_path: Path) -> None:
     (tmp_path / "models").mkdir()
     file = tiny_model(tmp_path / "models" / "tiny.gguf")
-    async with service_and_client(tmp_path / "models", tmp_path / "data") as (_, client):
+    async with client_of_node(tmp_path / "models", tmp_path / "data") as client:
         await tell(client)
         await wait_for_files(tmp_path / "data", 1)
         await client.unload_model("tiny")
         file.unlink()
-    async with service_and_client(tmp_path / "models", tmp_path / "data") as (_, client):
+    async with client_of_node(tmp_path / "models", tmp_path / "data") as client:
         assert len(files(tmp_path / "data")) == 1
         assert (await client.clear_kv_cache()).cleared_conversations == 1
         assert files(tmp_path / "data") == []
@@ -84,7 +85,7 @@ async def test_a_start_removes_what_has_expired_and_all_once_it_is_switched_off(
     (tmp_path / "models").mkdir()
     tiny_model(tmp_path / "models" / "tiny.gguf")
     data = tmp_path / "data"
-    async with service_and_client(tmp_path / "models", data) as (_, client):
+    async with client_of_node(tmp_path / "models", data) as client:
         await tell(client)
         await tell(client, "b")
     expired, _ = files(data)

@@ -23,6 +23,7 @@ from suite.errors import (
 from suite.messages.actions.status import InstanceInfo, ModelInfo
 from suite.messages.events import InstanceUnloaded
 from support.models import slow_model, tiny_model
+from support.nodes import client_of_node
 from support.service import facts, history, service_and_client
 
 
@@ -40,7 +41,7 @@ async def instance_info(client: Client, model_id: str) -> InstanceInfo:
 
 async def sizes_gb(tmp_path: Path) -> tuple[float, float]:
     """What one of these models was estimated to need, and what it needs, as the service itself says."""
-    async with service_and_client(tmp_path, tmp_path / "measure") as (_, client):
+    async with client_of_node(tmp_path, tmp_path / "measure") as client:
         model = next(iter((await client.list_models()).models))
         assert model.estimate is not None
         await client.load_model(model.model_id)
@@ -54,7 +55,7 @@ async def measured_gb(tmp_path: Path) -> float:
 
 async def test_a_model_is_loaded_reported_and_unloaded(tmp_path: Path) -> None:
     tiny_model(tmp_path / "tiny.v1.gguf")
-    async with service_and_client(tmp_path, tmp_path / "data") as (_, client):
+    async with client_of_node(tmp_path, tmp_path / "data") as client:
         progress: list[float] = []
         loaded = await client.load_model("tiny.v1", on_progress=progress.append)
         assert loaded.loaded
@@ -79,7 +80,7 @@ async def test_a_model_is_loaded_reported_and_unloaded(tmp_path: Path) -> None:
 
 async def test_one_load_serves_everyone_who_asks_for_it(tmp_path: Path) -> None:
     tiny_model(tmp_path / "tiny.gguf")
-    async with service_and_client(tmp_path, tmp_path / "data") as (_, client):
+    async with client_of_node(tmp_path, tmp_path / "data") as client:
         seqs: list[int] = []
 
         async def load() -> None:
@@ -94,7 +95,7 @@ async def test_one_load_serves_everyone_who_asks_for_it(tmp_path: Path) -> None:
 
 async def test_a_load_need_not_be_waited_for(tmp_path: Path) -> None:
     tiny_model(tmp_path / "tiny.gguf")
-    async with service_and_client(tmp_path, tmp_path / "data") as (_, client):
+    async with client_of_node(tmp_path, tmp_path / "data") as client:
         begun = await client.load_model("tiny", wait=False)
         assert not begun.loaded
         assert (await client.load_model("tiny")).seq > begun.seq
@@ -106,10 +107,7 @@ async def test_the_least_recently_used_idle_model_makes_room(tmp_path: Path) -> 
     # What is measured may be more than the estimate, so the limit is in what two of them really hold,
     # each with a step of growth.
     limit = 2.65 * max(await sizes_gb(tmp_path))
-    options = ("--memory-limit-gb", f"{limit:.6f}")
-    async with service_and_client(
-        tmp_path, tmp_path / "data", *options, environ={"SUITE_TURN_SECONDS": "0"}
-    ) as (_, client):
+    async with client_of_node(tmp_path, tmp_path / "data", memory_limit_gb=limit, turn_seconds=0) as client:
         for name in ("a", "b"):
             await client.load_model(name)
         await client.generate_text("a", "Once", max_tokens=2)
@@ -126,10 +124,7 @@ async def test_what_is_in_use_is_not_evicted_but_the_load_refused_in_the_end(tmp
     slow_model(tmp_path / "a.gguf")
     slow_model(tmp_path / "b.gguf")
     limit = 1.5 * await measured_gb(tmp_path)
-    async with service_and_client(tmp_path, tmp_path / "data", "--memory-limit-gb", f"{limit:.6f}") as (
-        _,
-        client,
-    ):
+    async with client_of_node(tmp_path, tmp_path / "data", memory_limit_gb=limit) as client:
         generation = client.generate("a", "Once", max_tokens=4000, temperature=0)
         async for _ in generation:
             with pytest.raises(NotEnoughMemory, match=r"a .* \(in use\)"):
@@ -146,8 +141,7 @@ async def test_a_load_waits_for_a_drain_and_cancels_nobody(tmp_path: Path) -> No
     slow_model(tmp_path / "a.gguf")
     slow_model(tmp_path / "b.gguf")
     limit = 1.5 * await measured_gb(tmp_path)
-    options = ("--memory-limit-gb", f"{limit:.6f}")
-    async with service_and_client(tmp_path, tmp_path / "data", *options) as (_, client):
+    async with client_of_node(tmp_path, tmp_path / "data", memory_limit_gb=limit) as client:
         generation = client.generate("a", "Once", max_tokens=4000, temperature=0)
         async with anyio.create_task_group() as tasks:
             async for chunk in generation:
@@ -169,7 +163,7 @@ async def test_a_load_waits_for_a_drain_and_cancels_nobody(tmp_path: Path) -> No
 
 async def test_a_drain_can_be_cut_short(tmp_path: Path) -> None:
     slow_model(tmp_path / "a.gguf")
-    async with service_and_client(tmp_path, tmp_path / "data") as (_, client):
+    async with client_of_node(tmp_path, tmp_path / "data") as client:
         async with anyio.create_task_group() as tasks:
             with pytest.raises(ModelUnloading):
                 async for chunk in client.generate("a", "Once", max_tokens=4000, temperature=0):
@@ -196,9 +190,9 @@ async def test_a_model_that_turns_out_larger_than_the_limit_is_refused_and_not_t
     tiny_model(tmp_path / "a.gguf")
     estimated, measured = await sizes_gb(tmp_path)
     assert estimated < measured, "the estimate of so small a model has too little for its process"
-    options = ("--memory-limit-gb", f"{(estimated + measured) / 2:.6f}")
+    limit = (estimated + measured) / 2
     for _ in range(2):  # a restart does not forget it
-        async with service_and_client(tmp_path, tmp_path / "data", *options) as (_, client):
+        async with client_of_node(tmp_path, tmp_path / "data", memory_limit_gb=limit) as client:
             for _ in range(2):
                 with pytest.raises(NotEnoughMemory, match="memory_limit_gb"):
                     await client.load_model("a")
@@ -215,7 +209,7 @@ async def test_an_idle_model_unloads_after_its_timeout(tmp_path: Path) -> None:
     config.write_text(
         "[models.brief]\nidle_timeout_seconds = 0.5\n[models.stays]\nidle_timeout_seconds = 0\n"
     )
-    async with service_and_client(tmp_path, tmp_path / "data", "--config", str(config)) as (_, client):
+    async with client_of_node(tmp_path, tmp_path / "data", config=config) as client:
         await client.load_model("stays")
         await client.load_model("brief")
         with anyio.fail_after(20):
@@ -229,7 +223,7 @@ async def test_an_idle_model_unloads_after_its_timeout(tmp_path: Path) -> None:
 
 async def test_an_unload_ends_a_load_that_is_under_way(tmp_path: Path) -> None:
     tiny_model(tmp_path / "tiny.gguf")
-    async with service_and_client(tmp_path, tmp_path / "data") as (_, client):
+    async with client_of_node(tmp_path, tmp_path / "data") as client:
         outcomes: list[str] = []
 
         async def load() -> None:
@@ -252,7 +246,7 @@ async def test_an_unload_ends_a_load_that_is_under_way(tmp_path: Path) -> None:
 async def test_files_come_and_go_while_it_serves(tmp_path: Path) -> None:
     models = tmp_path / "models"
     models.mkdir()
-    async with service_and_client(models, tmp_path / "data") as (_, client):
+    async with client_of_node(models, tmp_path / "data") as client:
         assert (await client.list_models()).models == ()
         tiny_model(tmp_path / "new.gguf").rename(models / "new.gguf")
         with anyio.fail_after(20):
@@ -277,7 +271,7 @@ async def test_files_come_and_go_while_it_serves(tmp_path: Path) -> None:
 async def test_a_model_is_registered_once_over_restarts(tmp_path: Path) -> None:
     tiny_model(tmp_path / "tiny.gguf")
     for _ in range(2):
-        async with service_and_client(tmp_path, tmp_path / "data") as (_, client):
+        async with client_of_node(tmp_path, tmp_path / "data") as client:
             with anyio.fail_after(20):
                 while (await model_info(client, "tiny")).sha256 is None:
                     await anyio.sleep(0.02)
@@ -291,7 +285,7 @@ async def test_a_file_that_is_no_model_is_listed_with_what_is_wrong(tmp_path: Pa
     (tmp_path / "broken.gguf").write_bytes(content)
     (tmp_path / "folder.gguf").mkdir()
     tiny_model(tmp_path / "good.gguf")
-    async with service_and_client(tmp_path, tmp_path / "data") as (_, client):
+    async with client_of_node(tmp_path, tmp_path / "data") as client:
         model = await model_info(client, "broken")
         assert model.status == "invalid"
         assert model.error
@@ -305,7 +299,7 @@ async def test_a_file_that_is_no_model_is_listed_with_what_is_wrong(tmp_path: Pa
 
 async def test_a_file_deleted_between_listing_and_loading_is_said_to_be_gone(tmp_path: Path) -> None:
     path = tiny_model(tmp_path / "tiny.gguf")
-    async with service_and_client(tmp_path, tmp_path / "data") as (_, client):
+    async with client_of_node(tmp_path, tmp_path / "data") as client:
         await client.list_models()
         path.unlink()
         with pytest.raises((ModelFileGone, ModelNotFound)):
@@ -315,7 +309,7 @@ async def test_a_file_deleted_between_listing_and_loading_is_said_to_be_gone(tmp
 async def test_a_file_that_llama_cpp_cannot_load_fails_its_load_alone(tmp_path: Path) -> None:
     good = tiny_model(tmp_path / "good.gguf").read_bytes()
     (tmp_path / "odd.gguf").write_bytes(good.replace(b"blk.1.ffn_up.weight", b"blk.1.ffn_xx.weight"))
-    async with service_and_client(tmp_path, tmp_path / "data") as (_, client):
+    async with client_of_node(tmp_path, tmp_path / "data") as client:
         with pytest.raises((LoadFailed, ModelFileInvalid)) as refused:
             await client.load_model("odd")
         assert refused.value.message

@@ -30,7 +30,6 @@ CONFIG = """
 enable_predictive_loading = true
 prediction_interval_seconds = 0.1
 idle_timeout_seconds = 0.5
-standby = false
 """
 SECONDS = 30.0
 

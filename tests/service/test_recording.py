@@ -12,8 +12,10 @@ import anyio
 import pytest
 
 from suite.bus.connection import Connection
+from suite.config import ConnectionFile
+from suite.projections import projector
 from support.models import tiny_model
-from support.service import Serving, serving
+from support.nodes import client_of_node
 
 PROJECTIONS = ("catalogue", "usage", "evaluation", "errors", "history")
 METRIC: dict[str, Any] = {"agent_name": "a", "metric_name": "latency", "value": 1.5}
@@ -49,20 +51,19 @@ class Asker:
 
 
 @asynccontextmanager
-async def service(directory: Path, *options: str) -> AsyncIterator[tuple[Serving, Asker]]:
+async def service(directory: Path, config: Path | None = None) -> AsyncIterator[Asker]:
     models = directory / "models"
     models.mkdir(exist_ok=True)
     if not (models / "tiny.gguf").exists():
         tiny_model(models / "tiny.gguf")
-    async with (
-        serving(models, directory / "suite", *options) as running,
-        Connection.open(running.connection_file().access, name="test") as connection,
-    ):
-        yield running, Asker(connection)
+    async with client_of_node(models, directory / "suite", config=config):
+        access = ConnectionFile.read(directory / "suite").access
+        async with Connection.open(access, name="test") as connection:
+            yield Asker(connection)
 
 
 async def test_an_id_is_logged_once_and_never_with_other_content(tmp_path: Path) -> None:
-    async with service(tmp_path) as (_, client):
+    async with service(tmp_path) as client:
         cases: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
             ("log_performance_metric", METRIC | {"metric_id": "same"}, {"value": 2}),
             ("log_model_evaluation", EVALUATION | {"evaluation_id": "same"}, {"trust_score": 0.1}),
@@ -92,9 +93,9 @@ async def test_an_id_is_logged_once_and_never_with_other_content(tmp_path: Path)
 
 async def test_an_id_is_known_after_a_restart_too(tmp_path: Path) -> None:
     given = EVALUATION | {"evaluation_id": "e"}
-    async with service(tmp_path) as (_, client):
+    async with service(tmp_path) as client:
         first = await client.done("log_model_evaluation", **given)
-    async with service(tmp_path) as (_, client):
+    async with service(tmp_path) as client:
         assert (await client.done("log_model_evaluation", **given))["seq"] == first["seq"]
         assert (await client.refused("log_model_evaluation", **given | {"accuracy": 0.1}))[
             "code"
@@ -102,7 +103,7 @@ async def test_an_id_is_known_after_a_restart_too(tmp_path: Path) -> None:
 
 
 async def test_a_retraction_corrects_what_was_said_everywhere(tmp_path: Path) -> None:
-    async with service(tmp_path) as (_, client):
+    async with service(tmp_path) as client:
         for cycle, trust, name in (("c1", 0.9, "good"), ("c2", 0.1, "wrong")):
             await client.done(
                 "log_model_evaluation",
@@ -129,7 +130,7 @@ async def test_a_retraction_corrects_what_was_said_everywhere(tmp_path: Path) ->
 
 
 async def test_a_summary_counts_what_was_logged(tmp_path: Path) -> None:
-    async with service(tmp_path) as (_, client):
+    async with service(tmp_path) as client:
         for value in range(1, 101):
             logged = await client.done(
                 "log_performance_metric", **METRIC | {"value": value, "agent_name": f"a{value % 2}"}
@@ -144,7 +145,7 @@ async def test_a_summary_counts_what_was_logged(tmp_path: Path) -> None:
 
 
 async def test_usage_is_counted_and_leads_to_predictions(tmp_path: Path) -> None:
-    async with service(tmp_path) as (_, client):
+    async with service(tmp_path) as client:
         answer = await client.done(
             "generate_text", model_id="tiny", prompt="secret words", max_tokens=2, conversation_id="c"
         )
@@ -174,7 +175,7 @@ async def test_usage_is_counted_and_leads_to_predictions(tmp_path: Path) -> None
 
 
 async def test_a_rebuild_over_the_wire_tells_its_progress(tmp_path: Path) -> None:
-    async with service(tmp_path) as (_, client):
+    async with service(tmp_path) as client:
         await client.done("log_performance_metric", **METRIC)
         before = await client.done("get_performance_metrics")
         for name in PROJECTIONS:
@@ -194,7 +195,7 @@ async def test_what_cannot_be_written_is_degraded_and_says_why(tmp_path: Path) -
     blocker.write_text("a file where a directory should be")
     config = tmp_path / "suite.toml"
     config.write_text(f'sqlite_db_path = "{blocker / "model_evaluation.db"}"\n')
-    async with service(tmp_path, "--config", str(config)) as (_, client):
+    async with service(tmp_path, config) as client:
         logged = await client.done("log_performance_metric", **METRIC)
         with anyio.fail_after(20):
             while (health := await client.ask("health_check", {}))["status"] != "degraded":
@@ -219,7 +220,7 @@ async def test_what_cannot_be_written_is_degraded_and_says_why(tmp_path: Path) -
 async def test_switched_off_groups_say_what_switches_them_on(tmp_path: Path) -> None:
     config = tmp_path / "suite.toml"
     config.write_text("enable_model_evaluation = false\nenable_gguf_management = false\n")
-    async with service(tmp_path, "--config", str(config)) as (_, client):
+    async with service(tmp_path, config) as client:
         for action, fields, setting in (
             ("log_performance_metric", METRIC, "enable_model_evaluation"),
             ("load_model", {"model_id": "tiny"}, "enable_gguf_management"),
@@ -229,10 +230,13 @@ async def test_switched_off_groups_say_what_switches_them_on(tmp_path: Path) -> 
         assert (await client.done("list_models"))["models"][0]["model_id"] == "tiny"
 
 
-async def test_samples_expire_and_trust_does_not_change(tmp_path: Path) -> None:
+async def test_samples_expire_and_trust_does_not_change(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(projector, "EXPIRE_SECONDS", 0.1)
     config = tmp_path / "suite.toml"
     config.write_text("[retention]\nmetric_days = 0.00006\nusage_days = 0.00006\n")  # 5 seconds
-    async with service(tmp_path, "--config", str(config)) as (_, client):
+    async with service(tmp_path, config) as client:
         await client.done("generate_text", model_id="tiny", prompt="the", max_tokens=1)
         assert len((await client.done("usage"))["usage"]) == 1
         await client.done("log_performance_metric", **METRIC)
@@ -254,7 +258,7 @@ async def test_samples_expire_and_trust_does_not_change(tmp_path: Path) -> None:
 
 
 async def test_large_contexts_come_in_pages_that_fit(tmp_path: Path) -> None:
-    async with service(tmp_path) as (_, client):
+    async with service(tmp_path) as client:
         for number in range(8):
             logged = await client.done(
                 "log_performance_metric", **METRIC | {"value": number, "context": "x" * 200_000}
@@ -306,7 +310,7 @@ WICKED = "x'); DROP TABLE performance_metrics; --"
 
 
 async def test_bad_input_is_refused_by_name_and_nothing_is_lost(tmp_path: Path) -> None:
-    async with service(tmp_path) as (_, client):
+    async with service(tmp_path) as client:
         kept = await client.done("log_performance_metric", **METRIC)
         for action, fields, code, named in BAD:
             reply = await client.ask(action, fields)

@@ -13,7 +13,7 @@ from suite.messages.actions.chat import ChatMessage
 from suite.messages.actions.generation import GenerateTextRequest
 from support.command import Command
 from support.models import CHAT_TEMPLATE, tiny_model
-from support.service import service_and_client
+from support.nodes import client_of_node
 from support.stores import HuggingFaceHub, Ollama, tree, unwritable
 
 REVISION = "0123456789abcdef" * 2 + "01234567"
@@ -38,7 +38,7 @@ async def test_models_of_three_programs_answer_and_their_folders_stay_as_they_ar
     folders = [hub.directory, lmstudio, ollama.directory]
     with unwritable(hub.directory), unwritable(lmstudio), unwritable(ollama.directory):
         before = [tree(folder) for folder in folders]
-        async with service_and_client(folders, tmp_path / "data") as (_, client):
+        async with client_of_node(folders, tmp_path / "data") as client:
             models = {model.model_id: model for model in (await client.list_models()).models}
             assert {name: (model.source, model.repository) for name, model in models.items()} == {
                 "damaged": ("huggingface", "org/damaged"),

@@ -31,7 +31,6 @@ SECONDS = 30.0
 SETTINGS = """
 drain_seconds = 1
 turn_seconds = 0.3
-standby = false
 models.a.n_threads = 1
 models.b.n_threads = 1
 """

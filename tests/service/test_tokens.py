@@ -22,6 +22,7 @@ from suite.messages.events import UsageRecorded
 from support.encoder import tiny_bert
 from support.gateway import free_port
 from support.models import CHAT_TEMPLATE, tiny_model
+from support.nodes import client_of_node
 from support.service import history, of_any_version, service_and_client
 
 DOCUMENTS = ["a stone", "the shore of the sea", "a tree has leaves", "the sea"]
@@ -78,7 +79,7 @@ async def test_tokens_and_prompts_are_those_that_a_generation_has(tmp_path: Path
     (tmp_path / "models").mkdir()
     tiny_model(tmp_path / "models" / "tiny.gguf", chat_template=CHAT_TEMPLATE)
     tiny_model(tmp_path / "models" / "plain.gguf")
-    async with service_and_client(tmp_path / "models", tmp_path / "suite") as (_, client):
+    async with client_of_node(tmp_path / "models", tmp_path / "suite") as client:
         made = await client.tokenize("tiny", "the sea <s>")
         assert made.count == len(made.tokens) == len(made.pieces or ())
         assert (made.pieces or ())[0] == "<s>" == (made.pieces or ())[-1]

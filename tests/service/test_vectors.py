@@ -10,14 +10,15 @@ from suite.errors import CannotEmbed, CannotGenerate
 from suite.messages.events import UsageRecorded
 from support.encoder import EMBEDDING, tiny_bert
 from support.models import tiny_model
+from support.nodes import client_of_node
 from support.raw_gguf import KEYS, gguf_bytes
-from support.service import history, of_any_version, service_and_client
+from support.service import history, of_any_version
 
 
 async def test_a_request_for_vectors_counts_as_usage(tmp_path: Path) -> None:
     (tmp_path / "models").mkdir()
     tiny_model(tmp_path / "models" / "tiny.gguf")
-    async with service_and_client(tmp_path / "models", tmp_path / "suite") as (_, client):
+    async with client_of_node(tmp_path / "models", tmp_path / "suite") as client:
         embedded = await client.embed("tiny", ["the sea", "a stone"])
         assert embedded.usage.prompt_tokens > 2
         (event,) = await history(client, "usage")
@@ -36,7 +37,7 @@ async def test_a_model_that_cannot_answer_is_refused_before_it_takes_memory(tmp_
     t5 = {key.replace("llama.", "t5."): value for key, value in KEYS.items()}
     content = gguf_bytes({**dict.fromkeys(KEYS), **t5, "general.architecture": "t5"})
     (tmp_path / "models" / "t5.gguf").write_bytes(content)
-    async with service_and_client(tmp_path / "models", tmp_path / "suite") as (_, client):
+    async with client_of_node(tmp_path / "models", tmp_path / "suite") as client:
         for model_id in ("bert", "t5"):
             with pytest.raises(CannotGenerate):
                 await client.generate_text(model_id, "the sea")

@@ -28,7 +28,7 @@ from suite.messages.promotion import Gates
 from suite.prediction.replay.decisions import DecidedAgain, decide_again
 from support.command import Command
 from support.models import tiny_model
-from support.service import history, service_and_client
+from support.service import WITH_STANDBY, history, service_and_client
 
 MODELS = ("a", "b", "c", "d")
 SHARES = (8, 4, 2, 1)
@@ -49,7 +49,8 @@ async def room_for_two(directory: Path) -> AsyncIterator[Client]:
         tiny_model(directory / f"{name}.gguf", seed=seed)
     config = directory / "suite.toml"
     config.write_text(CONFIG)
-    async with service_and_client(directory, directory / "data", "--config", str(config)) as (_, client):
+    options = (directory, directory / "data", "--config", str(config))
+    async with service_and_client(*options, environ=WITH_STANDBY) as (_, client):
         yield client
 
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from suite.config import ConnectionFile
+from support.service import WITHOUT_STANDBY
 
 START_SECONDS = 40.0
 ANSWER_SECONDS = 60.0
@@ -104,7 +105,7 @@ def running_node(models: Path, data_dir: Path, *options: str) -> Iterator[None]:
     """`suite serve` on a directory of models, without a gateway."""
     data_dir.mkdir(parents=True, exist_ok=True)
     serve = ["serve", "--data-dir", str(data_dir), "--models-dir", str(models), "--node", "test", *options]
-    with _process(serve, data_dir / "serve.log") as node:
+    with _process(serve, data_dir / "serve.log", WITHOUT_STANDBY) as node:
         _wait_for_node(node, data_dir)
         yield
 
@@ -116,7 +117,7 @@ def beside_a_node(
     """`suite serve --http` on a directory of models."""
     data_dir.mkdir(parents=True, exist_ok=True)
     serve = ["serve", "--data-dir", str(data_dir), "--models-dir", str(models), "--http", "127.0.0.1:0"]
-    with _process([*serve, *options], data_dir / "serve.log", environ) as node:
+    with _process([*serve, *options], data_dir / "serve.log", {**WITHOUT_STANDBY, **(environ or {})}) as node:
         _wait_for_node(node, data_dir)
         url = ConnectionFile.read(data_dir).http
         assert url is not None

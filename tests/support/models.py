@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import gguf
 import numpy as np
@@ -159,13 +161,21 @@ def tiny_model(
 
 def slow_model(path: Path, *, chat_template: str | None = None) -> Path:
     """A model of random weights that generates for seconds: 4,000 tokens of it can be cut short."""
-    return tiny_model(
-        path,
-        layers=8,
-        embedding=256,
-        heads=16,
-        kv_heads=8,
-        feed_forward=1024,
-        context=4096,
-        chat_template=chat_template,
-    )
+    path.write_bytes(_slow(chat_template))
+    return path
+
+
+@cache
+def _slow(chat_template: str | None) -> bytes:
+    """Its file, which takes long to make."""
+    with TemporaryDirectory() as directory:
+        return tiny_model(
+            Path(directory) / "slow.gguf",
+            layers=8,
+            embedding=256,
+            heads=16,
+            kv_heads=8,
+            feed_forward=1024,
+            context=4096,
+            chat_template=chat_template,
+        ).read_bytes()

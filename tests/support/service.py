@@ -22,6 +22,10 @@ from suite.messages.events import UsageRecorded
 
 START_SECONDS = 90.0
 STOP_SECONDS = 30.0
+WITHOUT_STANDBY = {"SUITE_STANDBY": "false"}
+"""No process stands ready for the next load: it would import what most tests never use, after each start and
+each load, on the CPUs of those who run. `WITH_STANDBY` is for tests where it matters; a user has it too."""
+WITH_STANDBY = {"SUITE_STANDBY": "true"}
 
 
 class Serving:
@@ -73,7 +77,7 @@ async def serving(
 ) -> AsyncIterator[Serving]:
     """`suite serve` that answers; whatever the test does, no process of it stays behind.
 
-    `within` is put before the command.
+    `within` is put before the command. No process stands by for loads, unless `environ` says so.
     """
     directories = [models] if isinstance(models, Path) else list(models)
     command = [sys.executable, "-m", "suite", "serve", "--data-dir", str(data_dir)]
@@ -87,7 +91,7 @@ async def serving(
             stdin=DEVNULL,
             stdout=DEVNULL,
             stderr=stderr,
-            env=_environment() | (environ or {}),
+            env=_environment() | WITHOUT_STANDBY | (environ or {}),
             umask=umask,
         )
     service = Serving(process, data_dir, errors)

@@ -37,7 +37,6 @@ memory_limit_gb = 0.1
 turn_seconds = 0
 load_wait_ms = 60000
 metrics = "otlp"
-standby = false
 models.huge.context_length = 1_000_000
 """
 OF_TARGETS = {"instance", "job"}

@@ -20,7 +20,7 @@ from support.disks import SmallDisk
 from support.durability import inside
 from support.faults import free_port
 from support.models import tiny_model
-from support.service import Serving, serving
+from support.service import WITH_STANDBY, Serving, serving
 
 Part: TypeAlias = Literal["actor", "node", "nats-server", "gateway"]
 PARTS: Final[tuple[Part, ...]] = get_args(Part)
@@ -135,6 +135,7 @@ class System:
         tests = Path(__file__).parents[2]
         path = (str(_SITE), str(tests), os.environ.get("PYTHONPATH", ""))
         return {
+            **WITH_STANDBY,
             _MARK: self._mark,
             "TMPDIR": str(self.temporary),
             "PYTHONPATH": os.pathsep.join(filter(None, path)),
