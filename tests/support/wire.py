@@ -32,6 +32,47 @@ async def slow_wire(target_port: int, *, seconds: float) -> AsyncIterator[int]:
         await anyio.lowlevel.checkpoint()  # for the copies to end
 
 
+class MortalWire:
+    """A proxy that passes on what it gets, until its connections die: they then stay open, and are silent."""
+
+    def __init__(self, target_port: int) -> None:
+        self._target_port = target_port
+        self._deaths = 0
+        self._writers: list[asyncio.StreamWriter] = []
+        self.port = 0
+
+    def die(self) -> None:
+        """Have the connections of now pass on nothing any more. Later ones work."""
+        self._deaths += 1
+
+    @asynccontextmanager
+    async def opened(self) -> AsyncIterator[MortalWire]:
+        """Listen until the block ends."""
+        listener = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        self.port = listener.sockets[0].getsockname()[1]
+        try:
+            yield self
+        finally:
+            listener.close()
+            for writer in self._writers:
+                writer.transport.abort()
+            await anyio.lowlevel.checkpoint()  # for the copies to end
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        behind, to_behind = await asyncio.open_connection("127.0.0.1", self._target_port)
+        self._writers.extend((writer, to_behind))
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(self._copy, reader, to_behind, self._deaths)
+            tasks.start_soon(self._copy, behind, writer, self._deaths)
+
+    async def _copy(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, born: int) -> None:
+        with suppress(OSError):
+            while data := await reader.read(65536):
+                if self._deaths == born:
+                    writer.write(data)
+        writer.close()
+
+
 async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, seconds: float) -> None:
     loop = asyncio.get_running_loop()
     with suppress(OSError):
