@@ -40,6 +40,7 @@ function route() {
   document.title = `${view.title} · Model Manager Suite`;
   for (const each of nav.querySelectorAll("a")) {
     set(each, "aria-current", each.dataset.view === view.name ? "page" : null);
+    if (each.dataset.view === view.name) each.scrollIntoView({block: "nearest", inline: "nearest"});
   }
   shown = {name: view.name, end: mounted(view, params)};
 }

@@ -1,6 +1,6 @@
 // Ranges of time: which one is looked at, how it is chosen, and what stands at an axis of it.
 
-import {h, put, set} from "./dom.js";
+import {fill, h, set} from "./dom.js";
 import {clock, duration} from "./format.js";
 import {ignored} from "./parts.js";
 
@@ -89,10 +89,9 @@ export function rangePicker(params, onChange, usual = "24h") {
     if (begin < end) return choose(begin, end);
     tell(Number.isNaN(begin) || Number.isNaN(end) ? "A range needs a beginning and an end" : "The end must be after the beginning");
   };
-  const problem = ignored("");
+  const problem = h("div.problem");
   const tell = (text) => {
-    problem.hidden = !text;
-    put(problem, text);
+    fill(problem, text && ignored(text));
     for (const input of [from, to]) set(input, "aria-invalid", text ? "true" : null);
   };
   for (const input of [from, to]) input.addEventListener("input", () => tell(""));

@@ -50,11 +50,16 @@ function grouped(items, key) {
   return groups;
 }
 
+/** The node and the process of a span. @param {{node?: string, process: string}} span */
+export function placeOf({node = "", process}) {
+  return process === "node" ? node : `${node} ${process}`.trim();
+}
+
 function lineOf(span, depth, events) {
-  const {attributes = {}, node = "", process} = span;
+  const {attributes = {}} = span;
   return {
     name: span.name,
-    process: process === "node" ? node : `${node} ${process}`.trim(),
+    process: placeOf(span),
     begin: span.start_ns / 1e9,
     seconds: (span.end_ns - span.start_ns) / 1e9,
     depth,

@@ -4,7 +4,7 @@ import {fill, h, set} from "../dom.js";
 import {canBeExplained, coloured, named} from "../events.js";
 import {count, duration, moment} from "../format.js";
 import {badge, empty, failed} from "../parts.js";
-import {linesOf} from "../trace.js";
+import {linesOf, placeOf} from "../trace.js";
 
 const NEWEST = 100;
 
@@ -57,6 +57,8 @@ function howToKeep() {
   return h("p.muted", {}, "Spans are kept while the setting ", h("code", {}, "trace"), " is not off. They come some seconds after what they tell of: look again then.");
 }
 
+const counted = (number, what) => `${count(number)} ${what}${number === 1 ? "" : "s"}`;
+
 // --- those that are kept -------------------------------------------------------------------------------------------
 
 async function newest(context) {
@@ -67,7 +69,7 @@ async function newest(context) {
       h("td.nowrap", {}, moment(each.start_ns / 1e6)),
       h("th.id", {scope: "row"}, h("a", {href: context.link("trace", {id: each.trace_id})}, each.name)),
       h("td.number", {}, h("i.share", {style: {width: `${(90 * (each.end_ns - each.start_ns)) / longest}px`}}), brief((each.end_ns - each.start_ns) / 1e9)),
-      h("td", {}, `${each.node ?? ""} ${each.process}`.trim()),
+      h("td", {}, placeOf(each)),
       h("td", {}, each.error ? badge("bad", each.error) : ""),
     ]),
   );
@@ -97,7 +99,7 @@ async function ofTrace(context, id, seq) {
     h(
       "section.panel.trace",
       {"aria-label": "Trace"},
-      h("div.head", {}, h("h2", {}, moment(begin * 1000)), h("span.muted", {}, `${brief(end - begin)}, ${count(found.spans.length)} spans, ${count(found.events.length)} events`), h("span.grow"), h("code", {}, found.trace_id)),
+      h("div.head", {}, h("h2", {}, moment(begin * 1000)), h("span.muted", {}, `${brief(end - begin)}, ${counted(found.spans.length, "span")}, ${counted(found.events.length, "event")}`), h("span.grow"), h("code", {}, found.trace_id)),
       h("div.scroll", {tabindex: "0", role: "region", "aria-label": "What it consists of"}, h("table", {}, head(["What", "Where", "Began", "Took", "When", ""], -1), h("tbody", {}, rows))),
     ),
   ];
@@ -107,7 +109,7 @@ function rowOf(line, {begin, whole}, context) {
   const share = (seconds) => `${Math.max(0, Math.min(100, (100 * seconds) / whole))}%`;
   const bar = line.seconds === null ? h("i.moment", {style: {left: share(line.begin - begin)}}) : h("i", {class: line.error ? "bad" : "", style: {left: share(line.begin - begin), width: share(line.seconds)}});
   return h("tr", {class: line.trace ? "linked" : ""}, [
-    h("th", {scope: "row", style: {"padding-left": `${12 + 16 * line.depth}px`}}, nameOf(line)),
+    h("th", {scope: "row", style: {"--depth": String(line.depth)}}, nameOf(line)),
     h("td.nowrap.muted", {}, line.process),
     h("td.number.nowrap", {}, brief(line.begin - begin)),
     h("td.number.nowrap", {}, line.seconds === null ? "" : brief(line.seconds)),
