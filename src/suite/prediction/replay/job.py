@@ -60,7 +60,6 @@ class _Progress(msgspec.Struct, frozen=True, kw_only=True, tag=True):
 
 
 _Told: TypeAlias = _Progress | _Done | Refused
-_read = msgspec.msgpack.Decoder(_Told).decode
 
 
 async def run_apart(job: Job, tell: Callable[[float], Awaitable[None]]) -> Compared:
@@ -91,7 +90,8 @@ async def run_apart(job: Job, tell: Callable[[float], Awaitable[None]]) -> Compa
 async def _next(told: BufferedByteReceiveStream) -> _Told:
     """What the process tells next: its length, and then it."""
     length = int.from_bytes(await told.receive_exactly(_LENGTH_BYTES), "big")
-    return _read(await told.receive_exactly(length))
+    answer: _Told = msgspec.msgpack.decode(await told.receive_exactly(length), type=_Told)
+    return answer
 
 
 def compared(job: Job, progress: Callable[[float], None] = lambda _: None) -> Compared:
