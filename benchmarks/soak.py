@@ -165,7 +165,7 @@ class Load:
         except SuiteError as error:
             code = error.code
         except (OSError, AssertionError) as error:  # of a client of HTTP, which asserts that it is answered
-            code = OVERLOADED if OVERLOADED in str(error) else type(error).__name__
+            code = OVERLOADED if OVERLOADED in str(error) else repr(error)
         ended = time.monotonic()
         self.outcomes.append(Outcome((ended - self._begins) / 60, ended - asked, code))
 

@@ -120,6 +120,21 @@ def test_what_was_promoted_goes_back_once() -> None:
         aliases.back(now, "ada")
 
 
+def test_what_was_promoted_goes_back_also_while_another_version_is_promoted() -> None:
+    """The other one then takes the place of what serves again, unless it is that."""
+
+    def taken_back(other: Target) -> Alias:
+        begun = evolve(promoted(), aliases.start(promoted(), started(other, "q")))
+        assert begun.promoted is not None
+        fact = aliases.take_back(begun, begun.promoted, "crash_loop")
+        assert fact is not None
+        return evolve(begun, fact)
+
+    now = taken_back(OTHER)
+    assert (now.target, running(now).target, running(now).old, now.promoted) == (OLD, OTHER, OLD, None)
+    assert taken_back(OLD) == Alias(name="chat", target=OLD)
+
+
 def test_setting_an_alias_ends_its_promotion() -> None:
     now = after(assigned(), started(), assigned(OTHER))
     assert (now.target, now.promotion) == (OTHER, None)

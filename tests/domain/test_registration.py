@@ -4,23 +4,7 @@ from __future__ import annotations
 
 from suite.domain.registration import Found, Gone, Registration, decide, evolve
 from suite.messages.events import ModelRegistered, ModelRemoved
-
-
-def registered(
-    node: str, sha256: str, settings: dict[str, str | int | float | bool] | None = None
-) -> ModelRegistered:
-    return ModelRegistered(
-        model_id="m",
-        node=node,
-        file_name="m.gguf",
-        file_bytes=1,
-        sha256=sha256,
-        architecture="llama",
-        parameters=1,
-        quantization="F32",
-        trained_context_tokens=8,
-        settings=settings,
-    )
+from support.versions import registered
 
 
 def removed(node: str) -> ModelRemoved:
@@ -35,34 +19,34 @@ def given_facts(*events: ModelRegistered | ModelRemoved) -> Registration:
 
 
 def test_a_file_is_registered_once() -> None:
-    fact = registered("a", "1")
+    fact = registered("1", node="a")
     assert decide(given_facts(), Found(fact=fact)) == fact
     assert decide(given_facts(fact), Found(fact=fact)) is None
 
 
 def test_other_content_is_registered_again() -> None:
-    fact = registered("a", "2")
-    assert decide(given_facts(registered("a", "1")), Found(fact=fact)) == fact
+    fact = registered("2", node="a")
+    assert decide(given_facts(registered("1", node="a")), Found(fact=fact)) == fact
 
 
 def test_other_settings_are_registered_again() -> None:
-    fact = registered("a", "1", {"slots": 2})
-    assert decide(given_facts(registered("a", "1", {})), Found(fact=fact)) == fact
+    fact = registered("1", {"slots": 2}, node="a")
+    assert decide(given_facts(registered("1", {}, node="a")), Found(fact=fact)) == fact
     assert decide(given_facts(fact), Found(fact=fact)) is None
 
 
 def test_a_model_that_an_older_version_registered_is_registered_again_once() -> None:
-    before, fact = registered("a", "1"), registered("a", "1", {})
+    before, fact = registered("1", node="a"), registered("1", {}, node="a")
     assert decide(given_facts(before), Found(fact=fact)) == fact
     assert decide(given_facts(before, fact), Found(fact=fact)) is None
 
 
 def test_each_node_registers_for_itself() -> None:
-    fact = registered("b", "1")
-    assert decide(given_facts(registered("a", "1")), Found(fact=fact)) == fact
+    fact = registered("1", node="b")
+    assert decide(given_facts(registered("1", node="a")), Found(fact=fact)) == fact
 
 
 def test_only_what_was_registered_is_removed() -> None:
     assert decide(given_facts(), Gone(fact=removed("a"))) is None
-    assert decide(given_facts(registered("a", "1")), Gone(fact=removed("a"))) == removed("a")
-    assert decide(given_facts(registered("a", "1"), removed("a")), Gone(fact=removed("a"))) is None
+    assert decide(given_facts(registered("1", node="a")), Gone(fact=removed("a"))) == removed("a")
+    assert decide(given_facts(registered("1", node="a"), removed("a")), Gone(fact=removed("a"))) is None

@@ -3,34 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import UTC, datetime
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from suite.domain.versions import Settings, Versions, split
+from suite.domain.versions import Versions, split
 from suite.errors import VersionNotFound
-from suite.messages.envelope import Recorded
 from suite.messages.events import Event, ModelRegistered, ModelRemoved
+from support.versions import recorded, registered
 
-NOON = datetime(2026, 11, 29, 12, tzinfo=UTC)
 A, B, C = (letter * 64 for letter in "abc")
-
-
-def registered(sha256: str, settings: Settings | None = None, node: str = "box1") -> ModelRegistered:
-    return ModelRegistered(
-        model_id="m",
-        node=node,
-        file_name="m.gguf",
-        file_bytes=1,
-        sha256=sha256,
-        architecture="llama",
-        parameters=1,
-        quantization="F32",
-        trained_context_tokens=8,
-        settings=None if settings is None else dict(settings),
-    )
 
 
 def removed(node: str = "box1") -> ModelRemoved:
@@ -40,9 +23,7 @@ def removed(node: str = "box1") -> ModelRemoved:
 def fold(*events: Event) -> Versions:
     versions = Versions()
     for seq, event in enumerate(events, start=1):
-        versions.apply(
-            Recorded(seq=seq, subject="", id=str(seq), type=event.type, source="", time=NOON, data=event)
-        )
+        versions.apply(recorded(seq, event))
     return versions
 
 
@@ -120,7 +101,7 @@ FACTS = st.lists(
             registered,
             st.sampled_from([A, B, C]),
             st.sampled_from([None, {}, {"slots": 2}]),
-            st.sampled_from(["box1", "box2"]),
+            node=st.sampled_from(["box1", "box2"]),
         ),
         st.builds(removed, st.sampled_from(["box1", "box2"])),
     )

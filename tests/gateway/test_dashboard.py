@@ -16,7 +16,6 @@ import anyio
 import pytest
 from anyio.from_thread import BlockingPortal, start_blocking_portal
 
-from suite.bus.embedded import EmbeddedServer
 from suite.client import Client
 from suite.errors import ModelNotFound, VersionNotFound
 from suite.messages.events import KeyEndpoint
@@ -25,6 +24,7 @@ from support.fleet import Fleet, fleet
 from support.gateway import gateway_for
 from support.live import stream
 from support.models import CHAT_TEMPLATE, gemma, smollm2, tiny_model
+from support.nats import gateway_environment
 from support.wire import MortalWire
 
 pytestmark = pytest.mark.timeout(180)  # with the time of the fixtures
@@ -86,7 +86,7 @@ def place(tmp_path_factory: pytest.TempPathFactory, browser: Browser) -> Iterato
     ):
         keys = Keys(portal, found.client)
         admin, viewer = keys.create("admin", "chat", "admin"), keys.create("viewer", "view")
-        with gateway_for(directory, operator_of(found.server), "--require-keys") as gateway:
+        with gateway_for(directory, gateway_environment(found.server), "--require-keys") as gateway:
             yield Place(portal, found, browser, f"{gateway.url}/ui", keys, admin, viewer)
 
 
@@ -99,19 +99,6 @@ def make_models(directory: Path) -> tuple[str, ...]:
     shutil.copyfile(smollm2(), directory / f"{SHOWN[0]}.gguf")
     shutil.copyfile(gemma(), directory / f"{SHOWN[1]}.gguf")
     return ("--memory-limit-gb", "1.05")  # room for one of them
-
-
-def operator_of(server: EmbeddedServer) -> dict[str, str]:
-    """The environment of a gateway that uses this NATS."""
-    consumer, operator = server.consumer, server.operator
-    return {
-        "SUITE_NATS_URL": server.access.url,
-        "SUITE_NATS_USER": operator.user or "",
-        "SUITE_NATS_PASSWORD": operator.password or "",
-        "SUITE_NATS_INBOX_PREFIX": operator.inbox_prefix,
-        "SUITE_NATS_READER_USER": consumer.user or "",
-        "SUITE_NATS_READER_PASSWORD": consumer.password or "",
-    }
 
 
 def ready(page: Page, title: str) -> None:

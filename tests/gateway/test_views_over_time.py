@@ -13,7 +13,6 @@ from typing import Any, NamedTuple
 import pytest
 from anyio.from_thread import BlockingPortal, start_blocking_portal
 
-from suite.bus.embedded import EmbeddedServer
 from suite.client import Client
 from suite.errors import InvalidRequest
 from suite.identity import utc_now
@@ -24,7 +23,7 @@ from support.browser import Browser, Page, running_browser
 from support.fleet import Fleet
 from support.gateway import RunningGateway, gateway_for
 from support.models import tiny_model
-from support.nats import mirrored_nats, operator_of
+from support.nats import gateway_environment, mirrored_nats, operator_of
 
 pytestmark = pytest.mark.timeout(180)  # with the time of the fixtures
 
@@ -54,7 +53,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
     with (
         start_blocking_portal() as portal,
         portal.wrap_async_context_manager(node_with_a_day(directory)) as found,
-        gateway_for(directory, environment(found.server)) as gateway,
+        gateway_for(directory, gateway_environment(found.server)) as gateway,
         running_browser() as browser,
     ):
         story = partial(found.client.generate_text, "tiny", "Once upon a time", max_tokens=2)
@@ -71,19 +70,6 @@ async def node_with_a_day(directory: Path) -> AsyncIterator[Fleet]:
             found = Fleet(server, client, directory)
             async with found.node("box1", directory / "models"):
                 yield found
-
-
-def environment(server: EmbeddedServer) -> dict[str, str]:
-    """Of a gateway that uses this NATS."""
-    consumer, operator = server.consumer, server.operator
-    return {
-        "SUITE_NATS_URL": server.access.url,
-        "SUITE_NATS_USER": operator.user or "",
-        "SUITE_NATS_PASSWORD": operator.password or "",
-        "SUITE_NATS_INBOX_PREFIX": operator.inbox_prefix,
-        "SUITE_NATS_READER_USER": consumer.user or "",
-        "SUITE_NATS_READER_PASSWORD": consumer.password or "",
-    }
 
 
 # --- the actions ------------------------------------------------------------------------------------------

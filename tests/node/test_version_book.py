@@ -2,51 +2,30 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import cast
 
 import pytest
 
-from suite.catalogue import Catalogue
 from suite.domain.aliases import Target
 from suite.errors import VersionGone
-from suite.log import Log
-from suite.messages.envelope import Recorded
 from suite.messages.events import (
     AliasSet,
     CanaryStarted,
     Event,
     ModelQuarantined,
-    ModelRegistered,
     ModelRemoved,
     PromotionStarted,
 )
-from suite.node.versions import Names, VersionBook
+from suite.node.versions import Names
+from support.versions import NOON, book_of, names_of, registered
 
-NOON = datetime(2026, 11, 29, 12, tzinfo=UTC)
 OLD, NEW = "a" * 64, "b" * 64
 
 
-def registered(model_id: str, sha256: str, node: str, **settings: int) -> ModelRegistered:
-    return ModelRegistered(
-        model_id=model_id,
-        node=node,
-        file_name="m.gguf",
-        file_bytes=1,
-        sha256=sha256,
-        architecture="llama",
-        parameters=1,
-        quantization="F32",
-        trained_context_tokens=8,
-        settings=dict(settings),
-    )
-
-
 CANARY: tuple[Event, ...] = (
-    registered("old", OLD, "box1"),
-    registered("new", NEW, "box2"),
+    registered(OLD, {}, model_id="old"),
+    registered(NEW, {}, node="box2", model_id="new"),
     AliasSet(alias="chat", model_id="old", version=1),
     PromotionStarted(
         alias="chat",
@@ -59,19 +38,6 @@ CANARY: tuple[Event, ...] = (
     ),
     CanaryStarted(alias="chat", promotion_id="p", model_id="new", version=1, canary_share=1.0, node="box2"),
 )
-
-
-def book_of(*events: Event) -> VersionBook:
-    book = VersionBook(cast(Log, None))
-    for seq, event in enumerate(events, start=1):
-        book.apply(
-            Recorded(seq=seq, subject="", id=str(seq), type=event.type, source="", time=NOON, data=event)
-        )
-    return book
-
-
-def names_of(book: VersionBook, directory: Path) -> Names:
-    return Names(book, Catalogue.open([directory], {}, directory / "data"))
 
 
 def asked(names: Names, *nodes: str) -> str:
@@ -98,7 +64,7 @@ def test_a_crash_loop_is_of_the_settings_that_failed() -> None:
         instance_id="i",
         reason="killed",
     )
-    book = book_of(registered("new", NEW, "box1"), failed, registered("new", NEW, "box1", slots=2))
+    book = book_of(registered(NEW, {}, model_id="new"), failed, registered(NEW, {"slots": 2}, model_id="new"))
     first, second = book.versions.of("new")
     assert (book.quarantined(first), book.quarantined(second)) == (2, 0)
 
@@ -109,3 +75,14 @@ def test_an_alias_goes_back_only_to_what_a_node_has(tmp_path: Path) -> None:
     for gone in (Target("old", 1), Target("old")):
         with pytest.raises(VersionGone, match="no node has a file of it now"):
             names.require(gone)
+
+
+def test_an_alias_names_the_version_that_it_stands_for(tmp_path: Path) -> None:
+    book = book_of(
+        registered(OLD, {}),
+        registered(NEW, {}, node="box2"),
+        AliasSet(alias="chat", model_id="m", version=1),
+    )
+    names = names_of(book, tmp_path)
+    assert names.find("chat").number == 1, "though box2 has a newer one"
+    assert names.find("m").number == 2

@@ -242,14 +242,18 @@ async def test_what_cannot_be_promoted_is_refused_with_the_reason(service: Servi
             await client.promote_alias("strict", target)
     with pytest.raises(GatesContradict):
         await client.promote_alias("strict", "new", gates=Gates(evaluations=1, trust=ScoreGate(at_least=1)))
-    with pytest.raises(AliasNotFound):
-        await client.promote_alias("nobody", "new")
+    for name in ("nobody", "old@1"):
+        with pytest.raises(AliasNotFound):
+            await client.promote_alias(name, "new")
+        with pytest.raises(AliasNotFound):
+            await client.take_back_alias(name)
     with pytest.raises(AliasTaken):
         await client.set_alias("old", "new")
     with pytest.raises(InvalidRequest, match="has an @"):
         await client.set_alias("a@b", "new")
-    with pytest.raises(NothingToTakeBack):
-        await client.take_back_alias("strict")
+    for name in ("strict", "nick"):
+        with pytest.raises(NothingToTakeBack):
+            await client.take_back_alias(name)
     assert await service.steps("strict") == ["alias.set"]
 
 

@@ -55,6 +55,19 @@ async def operator_of(server: EmbeddedServer) -> AsyncIterator[Client]:
             yield client
 
 
+def gateway_environment(server: EmbeddedServer) -> dict[str, str]:
+    """The environment of a gateway that uses this NATS."""
+    consumer, operator = server.consumer, server.operator
+    return {
+        "SUITE_NATS_URL": server.access.url,
+        "SUITE_NATS_USER": operator.user or "",
+        "SUITE_NATS_PASSWORD": operator.password or "",
+        "SUITE_NATS_INBOX_PREFIX": operator.inbox_prefix,
+        "SUITE_NATS_READER_USER": consumer.user or "",
+        "SUITE_NATS_READER_PASSWORD": consumer.password or "",
+    }
+
+
 async def restart_nats(server: EmbeddedServer, *connections: Connection) -> None:
     """Kill the server as a power cut would, and wait until it and the connections are back."""
     before, lives = server.pid, [connection.connections for connection in connections]

@@ -20,6 +20,7 @@ from suite.errors import (
     InvalidRequest,
     ModelNotFound,
     NodeLost,
+    UnknownOutcome,
     error_from_reply,
 )
 from suite.messages.actions.benchmark import (
@@ -87,15 +88,20 @@ async def _start(node: Node, request: RunBenchmarkRequest, call: Call) -> Benchm
             raise Conflict(f"{wanted.benchmark_id!r} is the id of another benchmark: choose another one")
         return None
 
-    await settle(
-        node.log,
-        _events(node, wanted.benchmark_id),
-        f"the start of the benchmark {wanted.benchmark_id}",
-        UNKNOWN,
-        evolve=evolve,
-        decide=decide,
-        correlation_id=call.request_id,
-    )
+    try:
+        with anyio.CancelScope(shield=True):  # what the log has is run, even if nobody waits for it any more
+            await settle(
+                node.log,
+                _events(node, wanted.benchmark_id),
+                f"the start of the benchmark {wanted.benchmark_id}",
+                UNKNOWN,
+                evolve=evolve,
+                decide=decide,
+                correlation_id=call.request_id,
+            )
+    except UnknownOutcome:
+        node.benchmarks.add(wanted.benchmark_id)  # one that the log does not have is passed over
+        raise
     started = known.started
     if started is not None and started.node == node.name and known.end is None:
         node.benchmarks.add(started.benchmark_id)

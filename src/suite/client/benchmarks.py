@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Unpack
 
 from suite.client.asking import Asking
-from suite.messages.actions.base import Moment
+from suite.client.windows import Page
 from suite.messages.actions.benchmark import (
     CancelBenchmarkReply,
     CancelBenchmarkRequest,
@@ -68,22 +69,10 @@ class Benchmarks(Asking):
         model_id: str | None = None,
         *,
         state: BenchmarkState | None = None,
-        since: Moment | None = None,
-        until: Moment | None = None,
-        limit: int = 100,
-        cursor: str | None = None,
-        min_seq: int = 0,
+        **page: Unpack[Page],
     ) -> GetBenchmarksReply:
         """Get a page of benchmarks, the one started last in front, also those that wait or run."""
-        request = GetBenchmarksRequest(
-            model_id=model_id,
-            state=state,
-            since=since,
-            until=until,
-            limit=limit,
-            cursor=cursor,
-            min_seq=min_seq,
-        )
+        request = GetBenchmarksRequest(model_id=model_id, state=state, **page)
         return await self._ask("get_benchmarks", request, GetBenchmarksReply)
 
     async def cancel_benchmark(self, benchmark_id: str) -> CancelBenchmarkReply:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Mapping, Sequence
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, Unpack
 
 from suite.client.asking import Asking
+from suite.client.windows import Page, Window
 from suite.messages.actions.base import Moment
 from suite.messages.actions.evaluation import (
     CompareModelsReply,
@@ -71,22 +72,10 @@ class Evaluations(Asking):
         *,
         agent_name: str | None = None,
         metric_name: str | None = None,
-        since: Moment | None = None,
-        until: Moment | None = None,
-        limit: int = 100,
-        cursor: str | None = None,
-        min_seq: int = 0,
+        **page: Unpack[Page],
     ) -> GetPerformanceMetricsReply:
         """Get a page of samples, newest first."""
-        request = GetPerformanceMetricsRequest(
-            agent_name=agent_name,
-            metric_name=metric_name,
-            since=since,
-            until=until,
-            limit=limit,
-            cursor=cursor,
-            min_seq=min_seq,
-        )
+        request = GetPerformanceMetricsRequest(agent_name=agent_name, metric_name=metric_name, **page)
         return await self._ask("get_performance_metrics", request, GetPerformanceMetricsReply)
 
     async def performance_metrics(
@@ -94,9 +83,7 @@ class Evaluations(Asking):
         *,
         agent_name: str | None = None,
         metric_name: str | None = None,
-        since: Moment | None = None,
-        until: Moment | None = None,
-        min_seq: int = 0,
+        **window: Unpack[Window],
     ) -> AsyncGenerator[PerformanceMetric, None]:
         """Iterate over all samples, newest first."""
         cursor: str | None = None
@@ -104,11 +91,9 @@ class Evaluations(Asking):
             page = await self.get_performance_metrics(
                 agent_name=agent_name,
                 metric_name=metric_name,
-                since=since,
-                until=until,
                 limit=PAGE_ROWS,
                 cursor=cursor,
-                min_seq=min_seq,
+                **window,
             )
             for metric in page.metrics:
                 yield metric
@@ -120,14 +105,10 @@ class Evaluations(Asking):
         metric_name: str,
         *,
         agent_name: str | None = None,
-        since: Moment | None = None,
-        until: Moment | None = None,
-        min_seq: int = 0,
+        **window: Unpack[Window],
     ) -> SummaryReply:
         """Count, mean and percentiles of a metric over a time window, which is widened to whole minutes."""
-        request = SummaryRequest(
-            metric_name=metric_name, agent_name=agent_name, since=since, until=until, min_seq=min_seq
-        )
+        request = SummaryRequest(metric_name=metric_name, agent_name=agent_name, **window)
         return await self._ask("summary", request, SummaryReply)
 
     # --- evaluations --------------------------------------------------------------------------------------
@@ -170,22 +151,10 @@ class Evaluations(Asking):
         *,
         model_name: str | None = None,
         cycle_id: str | None = None,
-        since: Moment | None = None,
-        until: Moment | None = None,
-        limit: int = 100,
-        cursor: str | None = None,
-        min_seq: int = 0,
+        **page: Unpack[Page],
     ) -> GetModelEvaluationScoresReply:
         """Get a page of evaluations, newest first, without retracted ones."""
-        request = GetModelEvaluationScoresRequest(
-            model_name=model_name,
-            cycle_id=cycle_id,
-            since=since,
-            until=until,
-            limit=limit,
-            cursor=cursor,
-            min_seq=min_seq,
-        )
+        request = GetModelEvaluationScoresRequest(model_name=model_name, cycle_id=cycle_id, **page)
         return await self._ask("get_model_evaluation_scores", request, GetModelEvaluationScoresReply)
 
     async def model_evaluations(
@@ -193,9 +162,7 @@ class Evaluations(Asking):
         *,
         model_name: str | None = None,
         cycle_id: str | None = None,
-        since: Moment | None = None,
-        until: Moment | None = None,
-        min_seq: int = 0,
+        **window: Unpack[Window],
     ) -> AsyncGenerator[ModelEvaluation, None]:
         """Iterate over all evaluations, newest first."""
         cursor: str | None = None
@@ -203,11 +170,9 @@ class Evaluations(Asking):
             page = await self.get_model_evaluation_scores(
                 model_name=model_name,
                 cycle_id=cycle_id,
-                since=since,
-                until=until,
                 limit=PAGE_ROWS,
                 cursor=cursor,
-                min_seq=min_seq,
+                **window,
             )
             for evaluation in page.evaluations:
                 yield evaluation

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Literal, TypeAlias
+from typing import Literal, TypeAlias, Unpack
 
 from suite.client.asking import Asking
+from suite.client.windows import Page, Window
 from suite.messages.actions.base import Moment
 from suite.messages.actions.explanation import ExplainReply, ExplainRequest
 from suite.messages.actions.projections import (
@@ -50,21 +51,17 @@ class Records(Asking):
         *,
         model_id: str | None = None,
         conversation_id: str | None = None,
-        since: Moment | None = None,
-        until: Moment | None = None,
         group_by: Sequence[UsageKey] = ("model",),
         limit: int = 100,
-        min_seq: int = 0,
+        **window: Unpack[Window],
     ) -> UsageReply:
         """Count the uses of models, grouped by these keys."""
         request = UsageRequest(
             model_id=model_id,
             conversation_id=conversation_id,
-            since=since,
-            until=until,
             group_by=tuple(group_by),
             limit=limit,
-            min_seq=min_seq,
+            **window,
         )
         return await self._ask("usage", request, UsageReply)
 
@@ -76,23 +73,10 @@ class Records(Asking):
         severity: Severity | None = None,
         model_id: str | None = None,
         error_type: str | None = None,
-        since: Moment | None = None,
-        until: Moment | None = None,
-        limit: int = 100,
-        cursor: str | None = None,
-        min_seq: int = 0,
+        **page: Unpack[Page],
     ) -> GetErrorsReply:
         """Get a page of errors, newest first."""
-        request = GetErrorsRequest(
-            severity=severity,
-            model_id=model_id,
-            error_type=error_type,
-            since=since,
-            until=until,
-            limit=limit,
-            cursor=cursor,
-            min_seq=min_seq,
-        )
+        request = GetErrorsRequest(severity=severity, model_id=model_id, error_type=error_type, **page)
         return await self._ask("get_errors", request, GetErrorsReply)
 
     async def get_error_groups(
@@ -101,23 +85,10 @@ class Records(Asking):
         severity: Severity | None = None,
         model_id: str | None = None,
         error_type: str | None = None,
-        since: Moment | None = None,
-        until: Moment | None = None,
-        limit: int = 100,
-        cursor: str | None = None,
-        min_seq: int = 0,
+        **page: Unpack[Page],
     ) -> GetErrorGroupsReply:
         """Count errors by their type, model and node, first the group that has the newest one."""
-        request = GetErrorGroupsRequest(
-            severity=severity,
-            model_id=model_id,
-            error_type=error_type,
-            since=since,
-            until=until,
-            limit=limit,
-            cursor=cursor,
-            min_seq=min_seq,
-        )
+        request = GetErrorGroupsRequest(severity=severity, model_id=model_id, error_type=error_type, **page)
         return await self._ask("get_error_groups", request, GetErrorGroupsReply)
 
     async def explain(

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Final, Literal
+from typing import Final, Literal, Unpack
 
 from suite.client.asking import Asking
-from suite.messages.actions.base import Moment
+from suite.client.windows import Page, Window
 from suite.messages.actions.replay import PolicyName, ReplayHistoryReply, ReplayHistoryRequest
 from suite.messages.actions.statistics import (
     GetBetsReply,
@@ -36,15 +36,11 @@ class Statistics(Asking):
         self,
         model_id: str | None = None,
         *,
-        since: Moment | None = None,
-        until: Moment | None = None,
         limit: int = 20,
-        min_seq: int = 0,
+        **window: Unpack[Window],
     ) -> GetRequestStatisticsReply:
         """Get how many requests there were over time, how long they took, and what was reused."""
-        request = GetRequestStatisticsRequest(
-            model_id=model_id, since=since, until=until, limit=limit, min_seq=min_seq
-        )
+        request = GetRequestStatisticsRequest(model_id=model_id, limit=limit, **window)
         return await self._ask("get_request_statistics", request, GetRequestStatisticsReply)
 
     async def get_residency_timeline(
@@ -52,36 +48,22 @@ class Statistics(Asking):
         model_id: str | None = None,
         *,
         of_node: str | None = None,
-        since: Moment | None = None,
-        until: Moment | None = None,
         resolution_seconds: float | None = None,
-        limit: int = 200,
-        cursor: str | None = None,
-        min_seq: int = 0,
+        **page: Unpack[Page],
     ) -> GetResidencyTimelineReply:
         """Get when which models were in memory, and why they came and left."""
         request = GetResidencyTimelineRequest(
-            model_id=model_id,
-            of_node=of_node,
-            since=since,
-            until=until,
-            resolution_seconds=resolution_seconds,
-            limit=limit,
-            cursor=cursor,
-            min_seq=min_seq,
+            model_id=model_id, of_node=of_node, resolution_seconds=resolution_seconds, **page
         )
         return await self._ask("get_residency_timeline", request, GetResidencyTimelineReply)
 
     async def get_bet_statistics(
         self,
         model_id: str | None = None,
-        *,
-        since: Moment | None = None,
-        until: Moment | None = None,
-        min_seq: int = 0,
+        **window: Unpack[Window],
     ) -> GetBetStatisticsReply:
         """Get what bets on the next use of models have brought over time, and how good their chances were."""
-        request = GetBetStatisticsRequest(model_id=model_id, since=since, until=until, min_seq=min_seq)
+        request = GetBetStatisticsRequest(model_id=model_id, **window)
         return await self._ask("get_bet_statistics", request, GetBetStatisticsReply)
 
     async def get_bets(
@@ -89,22 +71,10 @@ class Statistics(Asking):
         model_id: str | None = None,
         *,
         outcome: Literal["open", "hit", "waste"] | None = None,
-        since: Moment | None = None,
-        until: Moment | None = None,
-        limit: int = 100,
-        cursor: str | None = None,
-        min_seq: int = 0,
+        **page: Unpack[Page],
     ) -> GetBetsReply:
         """Get a page of bets, the newest first. Without ``since``, of all time."""
-        request = GetBetsRequest(
-            model_id=model_id,
-            outcome=outcome,
-            since=since,
-            until=until,
-            limit=limit,
-            cursor=cursor,
-            min_seq=min_seq,
-        )
+        request = GetBetsRequest(model_id=model_id, outcome=outcome, **page)
         return await self._ask("get_bets", request, GetBetsReply)
 
     async def list_metrics(self, *, limit: int = 1000, min_seq: int = 0) -> ListMetricsReply:
@@ -117,30 +87,21 @@ class Statistics(Asking):
         self,
         metric_name: str,
         agent_name: str | None = None,
-        *,
-        since: Moment | None = None,
-        until: Moment | None = None,
-        min_seq: int = 0,
+        **window: Unpack[Window],
     ) -> GetMetricSeriesReply:
         """Get how a metric went over time, by agent."""
-        request = GetMetricSeriesRequest(
-            metric_name=metric_name, agent_name=agent_name, since=since, until=until, min_seq=min_seq
-        )
+        request = GetMetricSeriesRequest(metric_name=metric_name, agent_name=agent_name, **window)
         return await self._ask("get_metric_series", request, GetMetricSeriesReply)
 
     async def get_model_quality(
         self,
         model_names: Sequence[str],
         *,
-        since: Moment | None = None,
-        until: Moment | None = None,
         limit: int = 200,
-        min_seq: int = 0,
+        **window: Unpack[Window],
     ) -> GetModelQualityReply:
         """Get the evaluations of models and how the trust in them went. Without ``since``, of all time."""
-        request = GetModelQualityRequest(
-            model_names=tuple(model_names), since=since, until=until, limit=limit, min_seq=min_seq
-        )
+        request = GetModelQualityRequest(model_names=tuple(model_names), limit=limit, **window)
         return await self._ask("get_model_quality", request, GetModelQualityReply)
 
     async def replay_history(

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from hashlib import blake2b
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, TypedDict
 
 import msgspec
 
@@ -101,7 +101,7 @@ def evolve(alias: Alias, event: Event) -> Alias:
         case PromotionStopped() if _is_running(alias, event.promotion_id):
             return msgspec.structs.replace(alias, promotion=None)
         case TakenBack():
-            return Alias(name=event.alias, target=Target(event.old_model_id, event.old_version))
+            return _taken_back(alias, event)
         case _:
             return alias
 
@@ -147,10 +147,7 @@ def begin_canary(alias: Alias, running: Promotion, node: str) -> CanaryStarted |
     if alias.promotion != running or running.is_canary:
         return None
     return CanaryStarted(
-        alias=alias.name,
-        promotion_id=running.id,
-        model_id=running.target.model_id,
-        version=running.target.version,
+        **_new(alias, running),
         canary_share=running.canary_share,
         node=node,
     )
@@ -163,12 +160,8 @@ def promote(
     if alias.promotion != running:
         return None
     return Promoted(
-        alias=alias.name,
-        promotion_id=running.id,
-        model_id=running.target.model_id,
-        version=running.target.version,
-        old_model_id=running.old.model_id,
-        old_version=running.old.version,
+        **_new(alias, running),
+        **_old(running),
         node=node,
         findings=findings,
     )
@@ -187,10 +180,7 @@ def stop(
     if alias.promotion != running:
         return None
     return PromotionStopped(
-        alias=alias.name,
-        promotion_id=running.id,
-        model_id=running.target.model_id,
-        version=running.target.version,
+        **_new(alias, running),
         reason=reason,
         detail=detail,
         findings=findings,
@@ -208,15 +198,11 @@ def take_back(
     requested_by: str = "",
 ) -> TakenBack | None:
     """The fact to append when a promoted version goes back; None if it does not serve any more."""
-    if alias.promoted != done or alias.promotion is not None:
+    if alias.promoted != done:
         return None
     return TakenBack(
-        alias=alias.name,
-        promotion_id=done.id,
-        model_id=done.target.model_id,
-        version=done.target.version,
-        old_model_id=done.old.model_id,
-        old_version=done.old.version,
+        **_new(alias, done),
+        **_old(done),
         reason=reason,
         detail=detail,
         findings=findings,
@@ -239,6 +225,31 @@ def back(alias: Alias, requested_by: str) -> PromotionStopped | TakenBack:
     return fact
 
 
+class _New(TypedDict):
+    """The fields that all facts about a promotion have."""
+
+    alias: str
+    promotion_id: str
+    model_id: str
+    version: int
+
+
+class _Old(TypedDict):
+    """Those of facts with which the alias stands for another version."""
+
+    old_model_id: str
+    old_version: int
+
+
+def _new(alias: Alias, promotion: Promotion) -> _New:
+    model_id, version = promotion.target
+    return {"alias": alias.name, "promotion_id": promotion.id, "model_id": model_id, "version": version}
+
+
+def _old(promotion: Promotion) -> _Old:
+    return {"old_model_id": promotion.old.model_id, "old_version": promotion.old.version}
+
+
 def _started(alias: Alias, event: PromotionStarted) -> Alias:
     before = alias.promotion
     is_same = before is not None and before.id == event.promotion_id
@@ -254,6 +265,14 @@ def _started(alias: Alias, event: PromotionStarted) -> Alias:
     return msgspec.structs.replace(
         alias, name=event.alias, target=alias.target or promotion.old, promotion=promotion
     )
+
+
+def _taken_back(alias: Alias, event: TakenBack) -> Alias:
+    """A promotion that is under way goes on, in place of what the alias stands for again."""
+    target, running = Target(event.old_model_id, event.old_version), alias.promotion
+    if running is not None:
+        running = msgspec.structs.replace(running, old=target) if running.target != target else None
+    return Alias(name=event.alias, target=target, promotion=running)
 
 
 def _is_running(alias: Alias, promotion_id: str) -> bool:

@@ -20,7 +20,7 @@ import msgspec
 from suite.domain.aliases import Promotion
 from suite.domain.students_t import quantile
 from suite.errors import GatesContradict
-from suite.messages.promotion import Estimate, Finding, Gates, MetricName, Verdict
+from suite.messages.promotion import Estimate, Finding, Gates, MetricName, ScoreGate, Verdict
 
 Step: TypeAlias = Literal["stop", "load", "canary", "promote", "wait"]
 """What is done next about a promotion."""
@@ -60,14 +60,12 @@ class Bound(NamedTuple):
 
 def bounds(gates: Gates) -> Iterator[Bound]:
     """The gates that are set, but for the number of evaluations."""
-    for metric, gate in (("trust", gates.trust), ("accuracy", gates.accuracy)):
-        if gate is None:
-            continue
-        score: MetricName = "trust" if metric == "trust" else "accuracy"
-        if gate.at_least is not None:
-            yield Bound(f"{metric}.at_least", score, gate.at_least, True, False)
-        if gate.not_worse_by is not None:
-            yield Bound(f"{metric}.not_worse_by", score, gate.not_worse_by, True, True)
+    scores: dict[MetricName, ScoreGate | None] = {"trust": gates.trust, "accuracy": gates.accuracy}
+    for score, gate in scores.items():
+        if gate is not None and gate.at_least is not None:
+            yield Bound(f"{score}.at_least", score, gate.at_least, True, False)
+        if gate is not None and gate.not_worse_by is not None:
+            yield Bound(f"{score}.not_worse_by", score, gate.not_worse_by, True, True)
     if gates.latency is not None:
         if gates.latency.at_most_ms is not None:
             yield Bound("latency.at_most_ms", "latency", gates.latency.at_most_ms, False, False)

@@ -124,9 +124,7 @@ class Aliases:
 
         Raises AliasNotFound, NothingToTakeBack, and VersionGone if the old version is on no node any more.
         """
-        alias = self._book.aliases.get(name)
-        if alias is None:
-            raise AliasNotFound(f"there is no alias {name!r}: `suite alias` lists those there are")
+        alias = self._book.aliases.get(name) or Alias(name=name, target=self._old(name))
         if alias.promotion is None and alias.promoted is not None:
             self._names.require(alias.promoted.old)
         by = call.client or ""
@@ -184,7 +182,7 @@ class Aliases:
         alias = self._book.aliases.get(name)
         if alias is not None and alias.target is not None:
             return alias.target
-        model_id = self._fleet.meant(name)
+        model_id = name if AT in name else self._fleet.meant(name)  # a version is no alias
         if model_id == name:
             raise AliasNotFound(f"there is no alias {name[:255]!r}: make it with `suite alias NAME MODEL`")
         return Target(model_id)

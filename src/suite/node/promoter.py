@@ -7,7 +7,7 @@ or this one after a restart, goes on where it was.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Final
 
 import anyio
@@ -43,48 +43,55 @@ class Promoter:
         self._node = node
         self._leadership = leadership
         self._busy: set[str] = set()
-        """The aliases of which something is being done."""
+        """The promotions about which something is being done."""
 
     async def run(self) -> None:
         """Look every second while there is anything to look at, until cancelled."""
         async with anyio.create_task_group() as tasks:
             while True:
-                if any(_is_watched(each) for each in self._node.versions.aliases.values()):
+                if any(any(_watched(each)) for each in self._node.versions.aliases.values()):
                     await tick(LOOK_SECONDS)
                 else:
                     await self._node.versions.wait_news()
                 if self._leadership.is_held:
                     self._look(tasks)
+                else:  # what promotions wait for, another node knows
+                    self._node.aliases.forget_all_but(())
 
     def _look(self, tasks: anyio.abc.TaskGroup) -> None:
         known = self._node.versions.aliases
         every = (each for alias in known.values() for each in (alias.promotion, alias.promoted))
         self._node.aliases.forget_all_but({each.id for each in every if each is not None})
-        for name, alias in known.items():
-            if _is_watched(alias) and name not in self._busy:
-                self._busy.add(name)
-                tasks.start_soon(self._settle, name, alias)
+        for alias in known.values():
+            for promotion in _watched(alias):
+                # By promotion: a load for one that was ended does not keep the next one from going on.
+                if promotion.id not in self._busy:
+                    self._busy.add(promotion.id)
+                    tasks.start_soon(self._settle, alias, promotion)
 
-    async def _settle(self, name: str, alias: Alias) -> None:
-        """Do what is to be done about one alias now. What fails is tried again at the next look."""
+    async def _settle(self, alias: Alias, promotion: Promotion) -> None:
+        """Do what is to be done about one promotion now. What fails is tried again at the next look."""
         try:
-            if alias.promotion is not None:
-                await self._advance(alias, alias.promotion)
-            elif alias.promoted is not None:
-                await self._watch(alias, alias.promoted)
+            if promotion == alias.promotion:
+                await self._advance(alias, promotion)
+            else:
+                await self._watch(alias, promotion)
+                self._node.aliases.waits.pop(promotion.id, None)
         except SuiteError as error:
-            self._note_trouble(alias, error.message)
-        except Exception:  # one alias must end neither the others nor the node
-            logger.exception("the promotion to %s has failed", alias.name)
-            self._note_trouble(alias, "its node failed on it: see the log of its process")
+            self._note_trouble(alias, promotion, error.message)
+        except Exception as error:  # one alias must end neither the others nor the node
+            told = "its node failed on it: see the log of its process"
+            self._note_trouble(alias, promotion, told, failure=error)
         finally:
-            self._busy.discard(name)
+            self._busy.discard(promotion.id)
 
-    def _note_trouble(self, alias: Alias, message: str) -> None:
-        waits, promotion = self._node.aliases.waits, alias.promotion or alias.promoted
-        assert promotion is not None, "nothing else is looked at"
+    def _note_trouble(
+        self, alias: Alias, promotion: Promotion, message: str, *, failure: Exception | None = None
+    ) -> None:
+        """Say why it waits: in the log of the process only once, as it is tried again every second."""
+        waits, level = self._node.aliases.waits, logging.WARNING if failure is None else logging.ERROR
         if waits.get(promotion.id) != message:
-            logger.warning("the promotion to %s waits: %s", alias.name, message)
+            logger.log(level, "the promotion to %s waits: %s", alias.name, message, exc_info=failure)
         waits[promotion.id] = message
 
     # --- a promotion that is under way --------------------------------------------------------------------
@@ -125,9 +132,11 @@ class Promoter:
                 waits[promotion.id] = f"{version.name} is being loaded"
                 await self._load(alias, promotion, version)
             case "canary":
-                await self._change(alias, lambda now: aliases.begin_canary(now, promotion, where))
+                await self._change(alias, promotion, lambda now: aliases.begin_canary(now, promotion, where))
             case "promote":
-                await self._change(alias, lambda now: aliases.promote(now, promotion, where, found))
+                await self._change(
+                    alias, promotion, lambda now: aliases.promote(now, promotion, where, found)
+                )
                 waits.pop(promotion.id, None)
             case "wait":
                 waits[promotion.id] = _waits_for(promotion, found)
@@ -203,7 +212,7 @@ class Promoter:
         """Raises VersionGone if the old version is on no node any more: the new one then goes on serving."""
         self._node.names.require(done.old)
         await self._change(
-            alias, lambda now: aliases.take_back(now, done, reason, detail=detail, findings=found)
+            alias, done, lambda now: aliases.take_back(now, done, reason, detail=detail, findings=found)
         )
 
     # --- the log ------------------------------------------------------------------------------------------
@@ -221,17 +230,21 @@ class Promoter:
     ) -> None:
         self._node.aliases.waits.pop(promotion.id, None)
         await self._change(
-            alias, lambda now: aliases.stop(now, promotion, reason, detail=detail, findings=found)
+            alias, promotion, lambda now: aliases.stop(now, promotion, reason, detail=detail, findings=found)
         )
 
-    async def _change(self, alias: Alias, decide: Callable[[Alias], AliasEvent | None]) -> None:
-        promotion = alias.promotion or alias.promoted
-        assert promotion is not None, "only promotions are changed here"
+    async def _change(
+        self, alias: Alias, promotion: Promotion, decide: Callable[[Alias], AliasEvent | None]
+    ) -> None:
         await self._node.aliases.change(alias.name, decide, promotion.id)
 
 
-def _is_watched(alias: Alias) -> bool:
-    return alias.promotion is not None or bool(alias.promoted is not None and alias.promoted.take_back)
+def _watched(alias: Alias) -> Iterator[Promotion]:
+    """What there is to look after: what may be taken back by itself, and the promotion that is under way."""
+    if alias.promoted is not None and alias.promoted.take_back:
+        yield alias.promoted
+    if alias.promotion is not None:
+        yield alias.promotion
 
 
 def _leaving(view: NodeView, version: Version, old: Target) -> tuple[str, ...] | None:

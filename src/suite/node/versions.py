@@ -194,7 +194,7 @@ class Names:
         return self._spelled(book.versions.find(model_id, named.version))
 
     def find(self, text: str) -> Version:
-        """The version that a text names: a name with a version, or a name for the one that it is at.
+        """The version that a text names: a name with a version, or a name for the one that it stands for.
 
         Raises ModelNotFound for a model of which the log knows nothing, VersionNotFound, and VersionGone for
         a name alone whose files are gone.
@@ -209,10 +209,10 @@ class Names:
                 f"{text} is a model with adapters and has no versions of its own: `suite alias` has a name "
                 "stand for it"
             )
-        model_id = self._id_of(text)
+        model_id, number = self._target_of(text)
         self._check_known(text, model_id)
-        newest = self._book.versions.newest(model_id)
-        return self._book.versions.get(model_id, newest) or self.present(self._book.versions.of(model_id)[-1])
+        found = self._book.versions.get(model_id, number or self._book.versions.newest(model_id))
+        return found or self.present(self._book.versions.of(model_id)[-1])
 
     def _check_known(self, name: str, model_id: str) -> None:
         if not self._book.versions.of(model_id):
@@ -249,10 +249,14 @@ class Names:
 
     def _id_of(self, name: str) -> str:
         """The id of the model that a name without a version stands for."""
+        return self._target_of(name).model_id
+
+    def _target_of(self, name: str) -> Target:
+        """What a name without a version stands for."""
         alias = self._book.aliases.get(name)
         if alias is None or alias.target is None or self.is_model(name):
-            return self._catalogue.canonical(name)
-        return alias.target.model_id
+            return Target(self._catalogue.canonical(name))
+        return alias.target
 
     def is_model(self, name: str) -> bool:
         """Whether a name is the id of a model that some node has."""

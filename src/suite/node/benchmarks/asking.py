@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Final, NamedTuple
 
 import anyio
@@ -11,7 +12,7 @@ from suite.bus.connection import Connection
 from suite.client.replies import read_reply
 from suite.domain.benchmark import Timed, speed_prompt
 from suite.domain.judging import VERDICT_TOKENS, judge_prompt
-from suite.errors import Cancelled, GenerationFailed, GenerationNotFound, NodeStopping
+from suite.errors import Cancelled, GenerationFailed, NodeStopping, RequestTimeout, SuiteError
 from suite.identity import NewId
 from suite.messages.actions.base import CLIENT_HEADER
 from suite.messages.actions.chat import ChatMessage
@@ -112,7 +113,7 @@ class Asking:
         return Answer(reply.text, _timed(reply))
 
     async def judgement(self, judge: str, question: Question, answer: str) -> str:
-        """What a model says of an answer. It may be on any node."""
+        """What a model says of an answer. It may be on any node. Raises Cancelled and GenerationFailed."""
         request = self._request(
             judge,
             messages=_messages(*judge_prompt(question, answer)),
@@ -125,7 +126,7 @@ class Asking:
             headers=_HEADERS,
             timeout=GENERATION_SECONDS,
         )
-        return read_reply(message.data, GenerateTextReply).text
+        return _whole(read_reply(message.data, GenerateTextReply)).text
 
     def _request(self, model_id: str, **fields: object) -> GenerateTextRequest:
         return msgspec.convert(
@@ -142,7 +143,10 @@ class Asking:
         )
 
     async def _here(self, request: GenerateTextRequest) -> GenerateTextReply:
-        """Generate on this node. Who is cancelled meanwhile takes the generation along."""
+        """Generate on this node. Who is cancelled meanwhile, or gives up, takes the generation along.
+
+        Raises Cancelled and GenerationFailed.
+        """
         assert request.generation_id is not None, "each has one of its own"
         try:
             reply = await self._fleet.ask(
@@ -153,23 +157,26 @@ class Asking:
                 headers=_HEADERS,
                 seconds=GENERATION_SECONDS,
             )
-        except anyio.get_cancelled_exc_class():
+        except (anyio.get_cancelled_exc_class(), RequestTimeout):
             await self._cancel(request.generation_id)
             raise
-        match reply.finish_reason:
-            case "cancelled" | "client_gone":
-                raise Cancelled
-            case "failed":
-                raise GenerationFailed
-            case _:
-                return reply
+        return _whole(reply)
 
     async def _cancel(self, generation_id: str) -> None:
         with anyio.move_on_after(CANCEL_SECONDS, shield=True):
-            try:
+            with suppress(SuiteError):  # it has ended, or its process does not hear
                 await self._generations.cancel(generation_id)
-            except GenerationNotFound:
-                return  # it has ended
+
+
+def _whole(reply: GenerateTextReply) -> GenerateTextReply:
+    """A reply that says what the model had to say. Raises Cancelled and GenerationFailed for any other."""
+    match reply.finish_reason:
+        case "cancelled" | "client_gone":
+            raise Cancelled
+        case "failed":
+            raise GenerationFailed
+        case _:
+            return reply
 
 
 def _messages(system: str | None, prompt: str) -> tuple[ChatMessage, ...]:

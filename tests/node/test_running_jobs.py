@@ -1,0 +1,223 @@
+"""A benchmark is of the model, whatever happens on the way: what is cut short is asked for again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import suppress
+from itertools import count
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import anyio
+import anyio.lowlevel
+import msgspec
+import pytest
+
+from suite.actions.benchmark import run_benchmark
+from suite.errors import NoService, RequestTimeout, SuiteError, UnknownOutcome
+from suite.identity import boot_clock, utc_now
+from suite.log import Log
+from suite.messages.actions.benchmark import RunBenchmarkRequest
+from suite.messages.actions.generation import GenerateTextReply, GenerateTextRequest, Timings, Usage
+from suite.messages.actions.residency import LoadModelReply
+from suite.messages.benchmarks import NumberedQuestion, Question
+from suite.messages.events import BenchmarkFinished, BenchmarkStarted
+from suite.messages.subjects import Subjects
+from suite.node.benchmarks import job as jobs
+from suite.node.benchmarks.asking import Asking
+from suite.node.benchmarks.job import Job
+from suite.projections.evaluation import EvaluationProjection
+from suite.projections.projector import Projector
+from support.faults import KillableServer
+from support.journal import SUBJECTS, open_log
+from support.projections import projecting
+
+LOADED = LoadModelReply(
+    model_id="tiny", loaded=True, message="", seq=1, load_ms=1.0, resident_bytes=1, status="success"
+)
+QUESTIONS = (
+    NumberedQuestion(line=1, question=Question(prompt="Say yes.", exact="yes")),
+    NumberedQuestion(line=2, question=Question(prompt="Is water wet?", judge="It says yes.")),
+)
+STARTED = BenchmarkStarted(
+    benchmark_id="b",
+    model_id="tiny",
+    node="box1",
+    content="c",
+    settings_key="k",
+    cycle_id="cycle",
+    streams=(),
+    rounds=1,
+    prompt_tokens=1,
+    answer_tokens=1,
+    questions=QUESTIONS,
+    set_sha256="s",
+    judge="judge",
+)
+
+
+def said(text: str, *, was_cut: bool = False) -> GenerateTextReply:
+    return GenerateTextReply(
+        status="success",
+        text=text,
+        model_id="tiny",
+        generation_id="g",
+        conversation_id=None,
+        using_kv_cache=False,
+        finish_reason="cancelled" if was_cut else "stop",
+        seed=0,
+        usage=Usage(prompt_tokens=1, reused_tokens=0, completion_tokens=1),
+        timings=Timings(
+            queue_ms=0.0, prompt_ms=1.0, time_to_first_token_ms=1.0, generation_ms=1.0, tokens_per_second=1.0
+        ),
+        seq=1,
+    )
+
+
+class Models:
+    """The model that is measured, and the one that judges: each says what it is given."""
+
+    def __init__(self, answers: list[str | SuiteError], verdicts: list[GenerateTextReply]) -> None:
+        self._answers, self._verdicts = iter(answers), iter(verdicts)
+        self.own = SimpleNamespace(is_draining=False)
+        self.asked: list[str | None] = []
+        self.cancelled: list[str] = []
+
+    async def ask(self, _node: str, action: str, request: object, *_: object, **__: object) -> object:
+        await anyio.lowlevel.checkpoint()
+        if action == "load_model":
+            return LOADED
+        assert isinstance(request, GenerateTextRequest)
+        self.asked.append(request.generation_id)
+        answer = next(self._answers)
+        if isinstance(answer, SuiteError):
+            raise answer
+        return said(answer)
+
+    async def request(self, *_: object, **__: object) -> object:
+        await anyio.lowlevel.checkpoint()
+        return SimpleNamespace(data=msgspec.json.encode(next(self._verdicts)))
+
+    async def cancel(self, generation_id: str) -> None:
+        await anyio.lowlevel.checkpoint()
+        self.cancelled.append(generation_id)
+        raise NoService("the model's process has ended")
+
+
+def job_of(models: Models, log: Log, evaluation: Projector) -> Job:
+    async def digest(_: str) -> str:
+        await anyio.lowlevel.checkpoint()
+        return "c"
+
+    model = SimpleNamespace(model_id="tiny", settings_key="k")
+    ids = count()
+    return Job(
+        "b",
+        asking=Asking(
+            "box1",
+            connection=cast(Any, models),
+            subjects=Subjects(),
+            fleet=cast(Any, models),
+            generations=cast(Any, models),
+            new_id=lambda: f"g{next(ids)}",
+        ),
+        log=log,
+        subjects=SUBJECTS,
+        catalogue=cast(Any, SimpleNamespace(resolve=lambda _: model, digest=digest)),
+        versions=cast(Any, SimpleNamespace(reach=lambda _: anyio.lowlevel.checkpoint(), number=lambda *_: 0)),
+        evaluation=evaluation,
+        now=utc_now,
+        clock=boot_clock,
+    )
+
+
+async def test_an_answer_or_a_verdict_that_is_cut_short_is_asked_for_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An answer that did not come in time is not left to be computed beside the next one."""
+    monkeypatch.setattr(jobs, "RETRY_SECONDS", 0.0)
+    late = RequestTimeout("no answer within 1200 s")
+    models = Models([late, "yes", "It is."], [said("", was_cut=True), said("PASS")])
+    async with (
+        KillableServer.start(tmp_path) as server,
+        open_log(server.access) as (_, log),
+        projecting(log, tmp_path / "evaluation.db", EvaluationProjection()) as evaluation,
+    ):
+        await log.append(STARTED)
+        await job_of(models, log, evaluation).run()
+        (finished,) = [each.data async for each in log.read() if isinstance(each.data, BenchmarkFinished)]
+    quality = finished.result.quality
+    assert quality is not None
+    assert (quality.passed, quality.refused, quality.unclear) == (2, 0, 0)
+    assert models.asked == ["g0", "g1", "g2"]
+    assert models.cancelled == ["g0"]
+
+
+class Starting:
+    """A node that is asked for a benchmark, with a log that takes its time."""
+
+    name = "box1"
+
+    def __init__(self, end: Callable[[], int]) -> None:
+        self.is_appending, self.go_on = anyio.Event(), anyio.Event()
+        self._end = end
+        self.subjects, self.new_id, self.now = SUBJECTS, lambda: "b", utc_now
+        self.log = self
+        self.fleet = SimpleNamespace(meant=lambda name: name)
+        self.catalogue = SimpleNamespace(digest=self._digest)
+        self.versions = SimpleNamespace(settled_number=self._number)
+        self.run: list[str] = []
+        self.benchmarks = SimpleNamespace(require_room=lambda: None, add=self.run.append)
+
+    async def loadable(self, _: str) -> object:
+        await anyio.lowlevel.checkpoint()
+        return SimpleNamespace(model_id="tiny", info=None, context_tokens=512, settings_key="k")
+
+    async def _digest(self, _: str) -> str:
+        await anyio.lowlevel.checkpoint()
+        return "c"
+
+    async def _number(self, *_: object) -> int:
+        await anyio.lowlevel.checkpoint()
+        return 1
+
+    async def last_seq(self, _: str) -> int:
+        await anyio.lowlevel.checkpoint()
+        return 0
+
+    async def read(self, *_: object, **__: object) -> Any:
+        events: tuple[object, ...] = ()
+        for each in events:
+            yield each
+
+    async def last(self, _: str) -> None:
+        await anyio.lowlevel.checkpoint()
+
+    async def append(self, *_: object, **__: object) -> int:
+        self.is_appending.set()
+        await self.go_on.wait()
+        return self._end()
+
+
+def _unknown() -> int:
+    raise UnknownOutcome("the connection was lost")
+
+
+@pytest.mark.parametrize("end", [lambda: 1, _unknown])
+async def test_a_benchmark_that_the_log_has_is_run_though_nobody_waits_for_it(
+    end: Callable[[], int],
+) -> None:
+    node = Starting(end)
+    call = cast(Any, SimpleNamespace(client=None, request_id="r"))
+    async with anyio.create_task_group() as tasks:
+
+        async def start() -> None:
+            with suppress(UnknownOutcome):
+                await run_benchmark(cast(Any, node), RunBenchmarkRequest(model_id="tiny", wait=False), call)
+
+        tasks.start_soon(start)
+        await node.is_appending.wait()
+        tasks.cancel_scope.cancel()
+        node.go_on.set()
+    assert node.run == ["b"]
