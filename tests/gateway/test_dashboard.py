@@ -140,7 +140,7 @@ def test_a_key_that_expires_ends_the_page_and_says_so(place: Place) -> None:
 def test_a_page_whose_connection_is_open_and_silent_connects_again(place: Place) -> None:
     port = int(place.url.split(":")[2].split("/")[0])
     with (
-        place.portal.wrap_async_context_manager(MortalWire(port).opened()) as wire,
+        place.portal.wrap_async_context_manager(MortalWire(port, mark=b"GET /ui/live").opened()) as wire,
         place.browser.page(f"http://127.0.0.1:{wire.port}/ui", key=place.viewer, sleeps=True) as page,
     ):
         page.wait('article:has-text("box1")')
