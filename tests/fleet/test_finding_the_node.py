@@ -53,6 +53,7 @@ async def adapters_are_found_and_copied(found: Fleet) -> None:
                 "shared",
                 ["pirate"],
             )
+            assert reply.variant == ("pirate" if model == "pirate" else None)
     with pytest.raises(AdapterNotFound):
         await client.on_node("box2").generate_text("shared", "Once", adapters="pirate")
     (pushed,) = (await client.push_model("pirate", ["box2"])).nodes

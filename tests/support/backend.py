@@ -25,6 +25,12 @@ def successor(tokens: Sequence[int], seed: int) -> int:
     return zlib.crc32(repr((tuple(tokens), seed)).encode()) % WORDS
 
 
+def computed(tokens: Sequence[int], adapters: AdapterSet) -> list[int]:
+    """What a sequence holds of tokens, which depends on the adapters that they are decoded with."""
+    shift = zlib.crc32(adapters.key.encode())
+    return [token + shift for token in tokens]
+
+
 class FakeTokenizer:
     """Each token is its number and a space."""
 
@@ -126,9 +132,7 @@ class FakeBackend:
         self.adapters = adapters
 
     def _decoded(self, tokens: Sequence[int]) -> list[int]:
-        """What a sequence holds of tokens, which depends on the adapters that they are decoded with."""
-        shift = zlib.crc32(self.adapters.key.encode())
-        return [token + shift for token in tokens]
+        return computed(tokens, self.adapters)
 
     def decode(self, entries: Sequence[BatchEntry]) -> bool:
         count = sum(len(entry.tokens) for entry in entries)
@@ -167,7 +171,7 @@ class FakeBackend:
         assert position == len(self.sequences[sequence]), "a gap or an overlap"
         if not (self.has_room_for_pictures and self._has_room(len(piece.tokens))):
             return False
-        self.sequences[sequence] += piece.tokens
+        self.sequences[sequence] += self._decoded(piece.tokens)
         self.pictures += 1
         return True
 

@@ -73,6 +73,7 @@ async def generate_text(node: Node, request: GenerateTextRequest, call: Call) ->
         adapters = await given_adapters(
             node.settings, node.catalogue, model, request.model_id, request.adapters, new_id=node.new_id
         )
+        variant, variant_version = _variant(node, request)
         request = completed(request, model.file.entry.parameters, given)
         handover = Handover(
             generation_id=generation_id,
@@ -80,6 +81,8 @@ async def generate_text(node: Node, request: GenerateTextRequest, call: Call) ->
             warnings=warnings,
             former_node=node.fleet.former_node(model.model_id, request.conversation_id),
             adapters=adapters,
+            variant=variant,
+            variant_version=variant_version,
         )
         terms = node.terms(
             request.load_wait_ms, request.keep_alive, stream=request.stream, priority=request.priority
@@ -91,6 +94,17 @@ async def generate_text(node: Node, request: GenerateTextRequest, call: Call) ->
         # Not before: until then the conversation is where it was.
         node.fleet.note_conversation(model.model_id, request.conversation_id)
     return HandedOver()
+
+
+def _variant(node: Node, request: GenerateTextRequest) -> tuple[str, int]:
+    """The name of the model with adapters that a request asks for, and its version; empty and 0: for none.
+
+    With adapters of its own, a request asks for something else.
+    """
+    name = node.catalogue.meant(request.model_id)
+    if name not in node.catalogue.variants or request.adapters:
+        return "", 0
+    return name, node.names.number(name)
 
 
 async def _loadable(node: Node, request: GenerateTextRequest, call: Call) -> Model:

@@ -30,6 +30,7 @@ class Hosted(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     slots: int = 1
     footprint: Footprint = NOTHING
     may_leave: bool = False
+    is_pinned: bool = False
     is_replica: bool = False
     """Whether it was loaded because the load was too much for other nodes."""
     loss: float = 0.0

@@ -216,6 +216,10 @@ class LlamaModel:
             lib.llama_set_n_threads(self.context, threads, threads)
             self._threads = threads
 
+    def load_adapters(self, adapters: AdapterSet) -> None:
+        """Have these adapters in memory. Raises GenerationFailed if one cannot be loaded."""
+        self._adapters.load(adapters)
+
     def use_adapters(self, adapters: AdapterSet) -> None:
         """Compute with these adapters from now on. Raises GenerationFailed if one cannot be loaded."""
         self._adapters.use(adapters)

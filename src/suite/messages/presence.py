@@ -41,6 +41,8 @@ class HostedModel(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     """The bytes that it has of each memory, by its name: `ram`, `gpu0`."""
     may_leave: bool = False
     """Whether it could be unloaded for another model now."""
+    is_pinned: bool = False
+    """Whether it stays there until somebody unpins it."""
     is_replica: bool = False
     """Whether it was loaded as a copy, because the load was too much for other nodes."""
     idle_seconds: float = 0.0

@@ -44,11 +44,14 @@ from suite.messages.actions.status import GenerationInfo, GenerationState
 from suite.messages.actor import (
     REPLY_HEADER,
     ActorReply,
+    AdapterFile,
+    AdaptersLoaded,
     Clear,
     Cleared,
     GenerationProgress,
     Handover,
     HandoverReply,
+    LoadAdapters,
     Pooled,
     ProgressReply,
 )
@@ -68,6 +71,8 @@ Send: TypeAlias = Callable[[AnySignal], Awaitable[None]]
 HANDOVER_SECONDS = 5.0
 CLEAR_SECONDS = 60.0
 """Timeout of a clear, which waits for one engine step: long for a big model and a long prompt."""
+ADAPTERS_SECONDS = 60.0
+"""Timeout of loading adapters, which waits for one step of the engine too."""
 EMBED_SECONDS = 300.0
 """Timeout for the vectors of one request, which are computed between the model's other steps."""
 PROGRESS_SECONDS = 0.5
@@ -303,6 +308,17 @@ class Generations:
             generating=sum(each.generating for each in cleared),
             tokens=sum(each.tokens for each in cleared),
         )
+
+    async def load_adapters(self, instance: Instance, adapters: tuple[AdapterFile, ...]) -> None:
+        """Have the process of a loaded model load adapters.
+
+        Raises GenerationFailed if one of them cannot be loaded, ActorCrashed, RequestTimeout and Unavailable.
+        """
+        request = msgspec.json.encode(LoadAdapters(adapters=adapters))
+        answer = await self._ask(instance, "adapters", request, ADAPTERS_SECONDS)
+        if answer is None:
+            raise failure_of(instance)
+        _accepted(msgspec.json.decode(answer, type=AdaptersLoaded))
 
     async def ask(
         self,

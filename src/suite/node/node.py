@@ -187,7 +187,7 @@ class Node:
         """
         model = self.catalogue.resolve(model_id)
         version = self.names.version(model_id)
-        if version is not None and self.versions.number(model) != version.number:
+        if version is not None and self.names.number(version.model_id) != version.number:
             raise VersionGone(
                 f"{version.name} is not on {self.name} any more: see `suite versions {model.model_id}`"
             )

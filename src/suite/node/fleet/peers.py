@@ -293,6 +293,7 @@ def _hosted(told: HostedModel) -> Hosted:
         slots=max(1, told.slots),
         footprint=footprint_of(told.memory),
         may_leave=told.may_leave,
+        is_pinned=told.is_pinned,
         is_replica=told.is_replica,
         loss=loss(told.load_seconds, told.idle_seconds),
     )

@@ -382,7 +382,7 @@ class Routing:
     def meant(self, id_or_alias: str) -> str:
         """What a name stands for: the id of a model, or the name of one with adapters."""
         if self._says_adapters(id_or_alias):
-            return self._catalogue.meant(id_or_alias)
+            return self._names.model_of(id_or_alias)
         return self.id_of(id_or_alias)
 
     def _share_key(self, request: msgspec.Struct, action: str) -> str:
@@ -401,7 +401,7 @@ class Routing:
         """What a node must have for a request besides its model: adapters, and a name that says them."""
         asked = getattr(request, "model_id", "")
         names = {each.id for each in choices(getattr(request, "adapters", ()))}
-        return frozenset(names | {self._catalogue.meant(asked)} if self._says_adapters(asked) else names)
+        return frozenset(names | {self._names.model_of(asked)} if self._says_adapters(asked) else names)
 
     def _without(self, model_id: str, names: frozenset[str]) -> frozenset[str]:
         """The nodes that have a model without these adapters."""
@@ -415,10 +415,11 @@ class Routing:
 
     def _says_adapters(self, asked: str) -> bool:
         """Whether what a request calls its model says adapters too, here or on other nodes."""
-        if self._catalogue.variant(asked) is not None:
+        name = self._names.model_of(asked)
+        if self._catalogue.variant(name) is not None:
             return True
-        here = self._catalogue.canonical(asked)
-        return here == asked and not self._has(here) and self._peers.stands_for(asked) is not None
+        here = self._catalogue.canonical(name)
+        return here == name and not self._has(here) and self._peers.stands_for(name) is not None
 
     def _has(self, model_id: str) -> bool:
         return model_id in self._catalogue.models or model_id in self._supervisor.instances
