@@ -2,12 +2,16 @@
 
     .venv/bin/python benchmarks/dashboard.py [--quick]
 
-The log (40,000 events with --quick, see workload.py) is filled through `Log.append`, the models are files of
+The log (50,000 events with --quick, see workload.py) is filled through `Log.append`, the models are files of
 random weights, and the node has read all of them. Measured is, each time with a new page:
 
 - `usable`: from the address to the list of all models in which one can be searched, and
 - `found`: from a key pressed in the search to the one model that is left;
-- `newest`, `rare`: a page of the log in the gateway: its newest 200 events, and those of a rare kind.
+- `log`: from the address to the newest events of the log, and
+- `filtered`: from a filter that is typed to the events of a rare kind, with the pause after the last key;
+- `time`: from the address to the charts and lanes of all time;
+- `newest`, `rare`, `middle`: a page of the log in the gateway: its newest 200 events, those of a rare kind,
+  and those in the middle of the log.
 
 The reference is what is asked for: 1 s. Prints a line of JSON for each, in ms, lower is better.
 """
@@ -34,7 +38,7 @@ from support.gateway import RunningGateway, beside_a_node
 from support.models import tiny_model
 
 MODELS: Final = 1000
-EVENTS, QUICK_EVENTS = 1_000_000, 40_000
+EVENTS, QUICK_EVENTS = 1_000_000, 50_000
 TURNS, QUICK_TURNS = 10, 3
 LIMIT_MS: Final = 1000.0
 READ_SECONDS: Final = 300.0
@@ -70,6 +74,26 @@ def usable(browser: Browser, url: str) -> tuple[float, float]:
         return opened - began, time.perf_counter() - opened
 
 
+def log_opened(browser: Browser, url: str) -> tuple[float, float]:
+    """How long a new page takes until it has the newest events, and then those of a rare kind."""
+    began = time.perf_counter()
+    with browser.page(f"{url}/ui#/log") as page:
+        page.wait(".log .rows > .row")
+        opened = time.perf_counter()
+        page.fill('role=combobox[name="Filter"]', RARE)
+        page.wait('.log .rows > .row:first-child:has-text("node started")')
+        return opened - began, time.perf_counter() - opened
+
+
+def time_opened(browser: Browser, url: str) -> float:
+    """How long a new page takes until it has the charts and the lanes of all time."""
+    began = time.perf_counter()
+    with browser.page(f"{url}/ui#/time?span=all") as page:
+        page.wait(".timeline .stay")
+        page.wait('.view[aria-busy="false"]')
+        return time.perf_counter() - began
+
+
 def timed(work: Callable[[], object]) -> float:
     began = time.perf_counter()
     work()
@@ -78,11 +102,17 @@ def timed(work: Callable[[], object]) -> float:
 
 def measure(gateway: RunningGateway, browser: Browser, turns: int) -> None:
     pages = [usable(browser, gateway.url) for _ in range(turns)]
+    logs = [log_opened(browser, gateway.url) for _ in range(turns)]
+    middle = gateway.get("/ui/events?limit=1").document["last_seq"] // 2
     figures = {
         "usable": [opened for opened, _ in pages],
         "found": [found for _, found in pages],
+        "log": [opened for opened, _ in logs],
+        "filtered": [found for _, found in logs],
+        "time": [time_opened(browser, gateway.url) for _ in range(turns)],
         "newest": [timed(lambda: gateway.get("/ui/events")) for _ in range(turns)],
         "rare": [timed(lambda: gateway.get(f"/ui/events?filter={RARE}")) for _ in range(turns)],
+        "middle": [timed(lambda: gateway.get(f"/ui/events?before={middle}")) for _ in range(turns)],
     }
     for name, seconds in figures.items():
         report(f"dashboard.{name}", 1000 * statistics.median(seconds), LIMIT_MS, unit="ms", better="lower")

@@ -40,6 +40,13 @@ const commands = {
   async sleep({page, seconds}) {
     await of(page).page.clock.fastForward(seconds * 1000);
   },
+  /** Has so much time pass so many times, and the view look again each time. */
+  async refresh({page, seconds, times}) {
+    for (let time = 0; time < times; time++) {
+      await of(page).page.clock.runFor(seconds * 1000);
+      await of(page).page.locator('.view[aria-busy="false"]').waitFor();
+    }
+  },
   async goto({page, url}) {
     await of(page).page.goto(url);
   },

@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from suite.cli.trace_tree import Line, bar, lines
+from suite.messages.actions.traces import KeptSpan, LinkedSpan
 from suite.messages.envelope import Recorded
 from suite.messages.events import NodeStopped
-from suite.telemetry.span_store import KeptSpan, LinkedSpan
 
 TRACE = f"{7:032x}"
 

@@ -12,10 +12,12 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple, get_args
 
+import anyio
 import pytest
 from anyio.from_thread import BlockingPortal, start_blocking_portal
 
 from suite.client import Client
+from suite.errors import ModelNotFound, VersionNotFound
 from suite.messages.events import KeyEndpoint
 from support.browser import BROWSER, Browser, Page, Theme, running_browser
 from support.fleet import Fleet, fleet
@@ -23,6 +25,7 @@ from support.gateway import gateway_for
 from support.live import stream
 from support.models import CHAT_TEMPLATE, gemma, smollm2, tiny_model
 from support.nats import gateway_environment
+from support.wire import MortalWire
 
 pytestmark = pytest.mark.timeout(180)  # with the time of the fixtures
 
@@ -30,7 +33,7 @@ WRITES_SCREENS = bool(os.environ.get("WRITE_SCREENS"))
 """Whether the pictures go into the documentation; else they show models of random weights."""
 SCREENS = Path(__file__).parents[2] / "docs" / "screens"
 SHOWN = ("SmolLM2-135M-Instruct.Q4_1", "gemma-3-270m-it-Q4_K_M") if WRITES_SCREENS else ("tiny", "other")
-VIEWS = ("Now", "Why", "Log", "Try")
+VIEWS = ("Now", "Why", "Log", "Trace", "Try")
 NOTE_STATES = """
     const status = document.querySelector(".status");
     document.body.dataset.states = "";
@@ -134,11 +137,19 @@ def test_a_key_that_expires_ends_the_page_and_says_so(place: Place) -> None:
         assert page.count(".node") == 0
 
 
-def test_a_page_that_hears_nothing_any_more_connects_again(place: Place) -> None:
-    with place.browser.page(place.url, key=place.viewer, sleeps=True) as page:
+def test_a_page_whose_connection_is_open_and_silent_connects_again(place: Place) -> None:
+    port = int(place.url.split(":")[2].split("/")[0])
+    with (
+        place.portal.wrap_async_context_manager(MortalWire(port, mark=b"GET /ui/live").opened()) as wire,
+        place.browser.page(f"http://127.0.0.1:{wire.port}/ui", key=place.viewer, sleeps=True) as page,
+    ):
         page.wait('article:has-text("box1")')
         page.evaluate(NOTE_STATES)
-        page.sleep(60)
+        page.sleep(20)
+        page.wait('.status[data-state="live"]')
+        assert page.evaluate("document.body.dataset.states") == "", "one that tells something is kept"
+        place.portal.call(wire.die)
+        page.sleep(30)
         page.wait('body[data-states*="lost"]')
         page.wait('.status[data-state="live"]')
 
@@ -190,6 +201,38 @@ def test_the_log_is_live_and_filtered(place: Place) -> None:
         assert "did you mean 'metric'" in page.text(".notice.bad")
 
 
+def test_a_promotion_is_shown_and_explained(place: Place) -> None:
+    client, call = place.fleet.client, place.portal.call
+    call(partial(client.set_alias, "chat", "tiny"))
+    call(promoted, client)
+    with place.browser.page(place.url, key=place.viewer) as page:
+        page.wait('.aliases .row:has-text("tiny 75 %"):has-text("other@1"):has-text("canary, 25 %")')
+        page.click('.aliases a:text-is("its steps")')
+        page.wait('.log .row:has-text("alias canary_started chat"):has-text("other@1")')
+        page.click('nav a:text-is("Why")')
+        page.click('.happened a:has-text("Canary of chat")')
+        assert "gets 25 % of the requests for chat" in page.text(".sentences")
+        page.click('role=link[name="All that happened to chat"]')
+        page.wait('.log .row:has-text("alias set chat"):has-text("tiny")')
+        assert page.problems == []
+        call(partial(client.set_alias, "chat", None))
+        page.click('nav a:text-is("Now")')
+        page.wait('role=table[name="Models"]')
+        page.wait(".aliases", "hidden")
+    call(client.unload_model, "other")
+
+
+async def promoted(client: Client) -> None:
+    """Have a version serve as a canary, once the log knows it."""
+    with anyio.fail_after(30):
+        while True:
+            try:
+                await client.promote_alias("chat", "other", canary_share=0.25)
+                return
+            except (ModelNotFound, VersionNotFound):
+                await anyio.sleep(0.1)
+
+
 def test_no_view_has_a_serious_finding_of_axe(place: Place) -> None:
     with place.browser.page(place.url, key=place.admin) as page:
         page.wait('.models .row:has-text("tiny")')
@@ -235,6 +278,20 @@ def test_a_thousand_models_are_listed_and_found(place: Place) -> None:
         assert page.count(".models .rows > .row") < 100, "only those are there that can be seen"
         page.fill('role=searchbox[name="Find a model"]', "model-0777")
         page.wait('text="1 of 1,000"')
+
+
+def test_the_log_goes_on_behind_events_that_came_too_fast(place: Place) -> None:
+    """Where the page lets go of old events, what came too fast stands last: between two sequences."""
+    with place.browser.page(f"{place.url}#/log", key=place.viewer, is_live=False) as page:
+        page.stream(stream(models=1, updates=1, events=1, after=999_000))
+        page.wait('.log .row:has-text("999001")')
+        page.stream(stream(models=1, updates=51, events=99, after=1_000_000, skipped=7))
+        page.wait('.log .row:has-text("1005406")')
+        page.wait('text="5,000 newest shown"')
+        page.evaluate("window.scrollTo(0, document.body.scrollHeight)")
+        page.wait('.log .muted:text-matches("^5,(?!000)[0-9]+ "), .message.error')
+        assert page.count(".message.error") == 0
+        assert page.problems == []
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ import pytest
 import suite
 from suite.client import Client
 from suite.errors import ModelNotFound, Unavailable
+from suite.explanation.sentences import FACTS
 from suite.gateway.access import Rights
 from suite.gateway.dashboard import endpoints, history
 from suite.gateway.dashboard.files import static_files
@@ -65,6 +66,30 @@ def test_only_what_looks_up_is_asked_and_only_what_changes_is_done(gateway: Runn
 def test_a_page_of_the_log_that_makes_no_sense_is_refused(gateway: RunningGateway, query: str) -> None:
     answer = gateway.get(f"/ui/events?{query}")
     assert (answer.status, answer.error["code"]) == (400, "invalid_request")
+
+
+def test_the_page_links_what_can_be_explained() -> None:
+    source = static_files()["events.js"].body.decode()
+    named = re.search(r"EXPLAINED = new Set\(\[(.*?)\]\)", source, re.DOTALL)
+    assert named is not None
+    assert set(re.findall(r'"([a-z_.]+)"', named[1])) == {f"{each.aggregate}.{each.fact}" for each in FACTS}
+
+
+def test_a_name_in_an_address_means_what_the_command_line_takes(gateway: RunningGateway) -> None:
+    for name in ("tiny", "TINY", "ti"):
+        assert gateway.get(f"/ui/model?name={name}").document == {"model_id": "tiny"}
+    assert gateway.get("/ui/model?name=nosuch").error["code"] == "model_not_found"
+    assert gateway.get("/ui/model").error["code"] == "invalid_request"
+
+
+def test_a_trace_that_nobody_keeps_is_refused_with_what_to_do(gateway: RunningGateway) -> None:
+    assert gateway.get(f"/ui/trace?id={'f' * 32}").error["code"] == "trace_not_found"
+    untraced = gateway.get("/ui/trace?id=1").error
+    assert untraced["code"] == "trace_not_found"
+    assert "tracing was off" in untraced["message"]
+    for query in ("id=abc", "id=1&seq=x", "seq=1"):
+        assert gateway.get(f"/ui/trace?{query}").error["code"] == "invalid_request"
+    assert gateway.post("/ui/ask/list_traces", {}).document["traces"] == []
 
 
 async def test_pages_of_the_log_are_the_whole_log(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from functools import partial
@@ -16,6 +17,7 @@ from suite.client import Client
 from suite.errors import InvalidRequest
 from suite.identity import utc_now
 from suite.messages.actions.replay import ReplayHistoryReply
+from suite.messages.signals import Replaying
 from support.a_day import MODELS, write_a_day
 from support.browser import Browser, Page, running_browser
 from support.fleet import Fleet
@@ -76,7 +78,7 @@ async def node_with_a_day(directory: Path) -> AsyncIterator[Fleet]:
 def test_requests_and_the_models_that_served_them_are_told(place: Place) -> None:
     total = place.ask("get_request_statistics")["total"]
     assert total["requests"] >= 900
-    assert total["refused"] == 12
+    assert (total["refused"], total["refusals"]) == (12, {"not_enough_memory": 12})
     assert 0 < total["first_token"]["p50_ms"] < total["total"]["p99_ms"]
     own = place.ask("get_request_statistics", model_id="tiny")["total"]
     assert (own["requests"], own["cold_starts"]) == (3, 1)
@@ -109,17 +111,29 @@ def test_evaluations_and_metrics_are_told_over_time(place: Place) -> None:
 
 
 def test_the_log_is_replayed_in_a_process_of_its_own(place: Place) -> None:
+    progress: list[Replaying] = []
+
     async def replay(*memory_gb: float) -> ReplayHistoryReply:
-        return await place.client.replay_history(memory_gb=memory_gb, requests=200)
+        return await place.client.replay_history(
+            memory_gb=memory_gb, requests=200, on_progress=progress.append
+        )
 
     reply = place.portal.call(replay, 4.0, 8.0)
     assert reply.requests == 200
     assert {each.memory_gb for each in reply.outcomes} == {4.0, 8.0}
     assert any(each.knows_future for each in reply.outcomes)
     assert reply.advice.sentences[0].startswith("recommended: ")
+    done = [each.fraction for each in progress if each.phase == "replaying"]
+    assert len(done) > 5
+    assert done == sorted(done)
+    assert done[-1] >= 0.85
+    assert {each.phase for each in progress} == {"reading", "replaying"}
     with pytest.raises(InvalidRequest, match="has room for none"):
         place.portal.call(replay, 1e-6)
-    assert place.gateway.post("/ui/ask/replay_history", {}).error["code"] == "unknown_path"
+    told = place.gateway.post("/ui/replay", {"memory_gb": [4], "requests": 50}).body.decode()
+    assert re.findall(r"^event: (\w+)", told, re.MULTILINE)[-2:] == ["progress", "end"]
+    assert place.gateway.post("/ui/replay", {"requests": 0}).error["code"] == "invalid_request"
+    assert place.gateway.post("/ui/replay", b"{").error["code"] == "invalid_json"
 
 
 def test_bad_windows_are_refused(place: Place) -> None:
@@ -179,6 +193,7 @@ def test_a_stay_is_read_and_explained_by_keyboard_alone(place: Place) -> None:
 def test_a_chart_is_read_with_the_arrows_and_a_span_is_chosen(place: Place) -> None:
     with place.browser.page(f"{place.gateway.url}/ui#/time") as page:
         shown(page, "Time")
+        page.wait('section[aria-label="Refused requests"] td:has-text("no memory in time")')
         page.click('role=button[name="6 hours"]')
         page.wait('role=button[name="6 hours"][pressed]')
         shown(page, "Time")
@@ -195,3 +210,82 @@ def test_a_replay_is_begun_by_click_and_says_what_would_have_been_best(place: Pl
         page.click('role=button[name="Replay"]')
         page.wait('.replay .sentences:has-text("Recommended")')
         assert page.count(".replay table") == 2
+
+
+# --- what an address says ---------------------------------------------------------------------------------
+
+
+def test_what_an_address_says_and_nothing_has_is_said_on_the_page(place: Place) -> None:
+    url = f"{place.gateway.url}/ui"
+    with place.browser.page(url) as page:
+        for address, told in (
+            ("nosuch", "There is no view nosuch"),
+            ("time?since=2026-11-29T12:00Z&until=2026-11-28T12:00Z", "The end must be after the beginning"),
+            ("time?since=yesterday&until=2026-11-28T12:00Z", "yesterday is no time"),
+            ("time?span=2y", "There is no span 2y"),
+            ("time?model=nosuch", "What is shown is what the log knows of nosuch"),
+            ("bets?outcome=luck", "There is no outcome luck"),
+            ("quality?metric=nosuch", "No agent has logged nosuch"),
+            ("quality?models=[%22nosuch%22]", "Nothing is known of nosuch"),
+            ("why?model=nosuch", "no model 'nosuch'"),
+            ("why?seq=first", "first is no sequence of an event"),
+            ("why?at=noon", "noon is no time"),
+            ("now?models=nice", "There is no list nice"),
+            ("try?model=nosuch", "no model 'nosuch'"),
+            ("trace?id=nosuch", "no trace 'nosuch'"),
+            ("log?seq=first", "first is no sequence of an event"),
+        ):
+            page.goto(f"{url}#/{address}")
+            page.wait(f':is(.notice, .message):has-text("{told}")')
+        assert page.problems == []
+
+
+def test_a_range_that_ends_before_it_begins_is_refused_where_it_is_typed(place: Place) -> None:
+    with place.browser.page(f"{place.gateway.url}/ui#/time") as page:
+        shown(page, "Time")
+        page.fill('role=textbox[name="From"]', "2026-11-29T12:00")
+        page.fill('role=textbox[name="To"]', "2026-11-28T12:00")
+        page.click('.range button:text-is("Show")')
+        page.wait('.range .notice:has-text("The end must be after the beginning")')
+
+
+def test_an_address_takes_the_names_that_the_command_line_takes(place: Place) -> None:
+    url = f"{place.gateway.url}/ui"
+    with place.browser.page(f"{url}#/why?model=TIN") as page:
+        page.wait('.state a:text-is("tiny")')
+        page.goto(f"{url}#/time?model=tin")
+        page.wait('.links b:text-is("tiny")')
+        assert page.evaluate("location.hash") == "#/time?model=tiny"
+        page.goto(f"{url}#/log?model=tin")
+        page.wait('.log .row:has-text("tiny")')
+
+
+# --- small screens, and a long time -----------------------------------------------------------------------
+
+
+def test_a_telephone_has_room_for_each_view(place: Place) -> None:
+    with place.browser.page(f"{place.gateway.url}/ui", size=(390, 844)) as page:
+        page.wait('.models .row:has-text("tiny")')
+        for title in ("Time", "Why", "Bets", "Quality", "Log", "Trace", "Try", "Now"):
+            page.click(f'nav a:text-is("{title}")')
+            page.wait(f'nav a[aria-current]:text-is("{title}")')
+            page.wait('[aria-busy="true"]', "hidden")
+            assert page.evaluate("document.documentElement.scrollWidth") == 390, title
+            assert page.evaluate("document.querySelector('nav').clientWidth") > 300
+        page.click('role=button[name="Unload tiny"]')
+        page.wait('role=button[name="Load tiny"]')
+        assert page.problems == []
+
+
+@pytest.mark.parametrize("view", ["time", "bets", "quality"])
+def test_many_looks_at_what_was_leave_nothing_behind(place: Place, view: str) -> None:
+    """A view over time looks again each quarter of a minute: for two minutes, and then for four."""
+    with place.browser.page(f"{place.gateway.url}/ui#/{view}?span=24h", sleeps=True) as page:
+        shown(page, view.title())
+        page.refresh(seconds=15, times=8)
+        before = page.held()
+        page.refresh(seconds=15, times=16)
+        after = page.held()
+        assert after["Nodes"] <= before["Nodes"] * 1.2
+        assert after["JSEventListeners"] <= before["JSEventListeners"] * 1.2
+        assert after["JSHeapUsedSize"] <= before["JSHeapUsedSize"] * 1.5

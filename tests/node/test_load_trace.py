@@ -9,9 +9,10 @@ import pytest
 
 from suite import telemetry
 from suite.errors import LoadFailed
+from suite.messages.actions.traces import KeptSpan, LinkedSpan
 from suite.messages.tracing import TraceSettings
 from suite.node.load_trace import LoadPhase, LoadTrace
-from suite.telemetry.span_store import KeptSpan, LinkedSpan, SpanStore
+from suite.telemetry.span_store import SpanStore
 
 PLENTY = 1 << 20
 

@@ -259,6 +259,8 @@ async def test_figures_tell_what_became_of_requests_and_waits_count() -> None:
             UsageRecorded(model_id="a", usage_type="embedding", node="box1"),
             UsageRecorded(model_id="a", usage_type="inference"),
             RequestsRefused(node="box1", model_id="b", code="overloaded", message="m", requests=7),
+            RequestsRefused(node="box1", model_id="a", code="load_failed", message="m"),
+            RequestsRefused(node="box2", model_id="a", code="overloaded", message="m", requests=2),
             started("a", "1"),
             started("a", "2", decision=bet),
             started("a", "3", decision=promotion),
@@ -270,9 +272,10 @@ async def test_figures_tell_what_became_of_requests_and_waits_count() -> None:
         4,
         1,
         1,
-        7,
+        10,
         1,
     )
+    assert found.refusals == {"overloaded": 9, "load_failed": 1}
     assert found.first_token is not None
     assert found.total is not None
     assert (found.first_token.count, found.total.count) == (1, 1)
@@ -289,8 +292,39 @@ async def test_a_window_begins_no_earlier_than_what_there_is_and_must_end_after_
         reply = await requests.request_statistics(db, GetRequestStatisticsRequest(since=0), now)
         assert reply.since.startswith("2026-03-01T12:00")
         assert [(each.model_id, each.figures.requests) for each in reply.models] == [("a", 2), ("b", 1)]
+        refused = RequestsRefused(node="box1", model_id="c", code="overloaded", message="m", requests=5)
+        await fold(db, UsageProjection(), [recorded(refused, 9, at=T0)])
+        reply = await requests.request_statistics(db, GetRequestStatisticsRequest(since=0), now)
+        assert [each.model_id for each in reply.models] == ["c", "a", "b"]
+        assert reply.models[0].figures.refusals == {"overloaded": 5}
         with pytest.raises(InvalidRequest, match="until"):
             await requests.request_statistics(db, GetRequestStatisticsRequest(since=9, until=9), now)
+
+
+async def test_a_window_of_which_nothing_is_known_is_a_year_at_most_and_metrics_begin_with_their_minute() -> (
+    None
+):
+    now = T0 + timedelta(hours=3)
+    year_ago = (now - timedelta(days=360)).strftime("%Y-%m-%d")
+    async with read_model(HistoryProjection()) as db:
+        told = await bets.bet_statistics(db, GetBetStatisticsRequest(since=0), now)
+        assert "2025-02" < told.since < "2025-04", "widened to whole steps"
+        lanes = await stays.timeline(db, GetResidencyTimelineRequest(since=0), now)
+        assert lanes.since.startswith(year_ago)
+        early = await stays.timeline(db, GetResidencyTimelineRequest(since=-6e10, until=-5.9e10), now)
+        assert not early.lanes
+    sample = MetricLogged(
+        metric_id="1",
+        agent_name="x",
+        metric_name="seconds",
+        value=1.0,
+        timestamp=T0 + timedelta(minutes=50),
+    )
+    async with read_model(EvaluationProjection()) as db:
+        await fold(db, EvaluationProjection(), [recorded(sample, 1)])
+        told_of = GetMetricSeriesRequest(metric_name="seconds", since=0)
+        series = await metrics.metric_series(db, told_of, T0 + timedelta(hours=1))
+        assert series.since.startswith("2026-03-01T12:50")
 
 
 # --- residency --------------------------------------------------------------------------------------------

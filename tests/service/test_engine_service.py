@@ -138,6 +138,9 @@ async def test_a_full_queue_is_told_and_what_was_accepted_goes_on(tmp_path: Path
             for _ in range(6):
                 tasks.start_soon(ask)
         assert outcomes.count("success") == 3 and outcomes.count("overloaded") == 3
+        with anyio.fail_after(10):  # the first are in the log within a second or two, all within a minute
+            while not (await client.get_request_statistics("slow")).total.refusals.get("overloaded"):
+                await anyio.sleep(0.1)
 
 
 async def test_answers_follow_a_form_and_tell_how_likely_they_were(tmp_path: Path) -> None:

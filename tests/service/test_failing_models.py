@@ -108,6 +108,10 @@ async def test_a_file_that_cannot_be_loaded_is_not_tried_for_every_request(tmp_p
         assert told.content == (await info(client, "odd")).sha256
 
     async with room_for_one(tmp_path, time) as client:
+        until = (time.now + PAUSE).timestamp()
+        refusals = (await client.get_request_statistics("odd", until=until)).total.refusals
+        assert refusals["load_failed"] == 2
+        assert refusals["model_quarantined"] >= REQUESTS - 2
         assert await ask(client, "odd") == "model_quarantined"
         assert (await info(client, "odd")).quarantine == shown
         time.now += PAUSE

@@ -16,7 +16,8 @@ import pytest
 import suite
 from suite.client import Client
 from suite.errors import ActorCrashed
-from suite.telemetry.span_store import KeptSpan, SpanStore
+from suite.messages.actions.traces import CONTENT, KeptSpan
+from suite.telemetry.span_store import SpanStore
 from suite.version import __version__
 from support.command import Command
 from support.gateway import RunningGateway, beside_a_node
@@ -110,6 +111,43 @@ async def test_a_trace_is_drawn_from_the_log_and_the_spans_that_are_kept(traced:
     assert trace_id in listed
     assert "fold usage" not in listed
     assert "trace_not_found" in await command.refusal("trace", "f" * 32)
+
+
+async def test_a_trace_is_told_to_others_without_what_was_asked_and_answered(traced: Traced) -> None:
+    async with suite.connect(data_dir=traced.data_dir) as client:
+        reply = await client.generate("tiny", "Once", max_tokens=2).finish()
+        with anyio.fail_after(SECONDS):
+            while (found := await client.get_trace(reply.generation_id)).trace_id is None:
+                await anyio.sleep(0.1)  # spans come into the store a little later
+        trace_id = found.trace_id
+        assert trace_id is not None
+        span = KeptSpan(
+            trace_id=trace_id,
+            span_id="f" * 16,
+            name="chat tiny",
+            kind="internal",
+            process="node",
+            start_ns=1,
+            end_ns=2,
+            error="failed",
+            error_text=SECRET,
+            attributes=dict.fromkeys((*CONTENT, "gen_ai.request.model"), SECRET),
+        )
+        SpanStore(traced.data_dir / "traces", 1 << 30).append([span])
+        told = await client.get_trace(trace_id)
+        (own,) = [each for each in told.spans if each.span_id == span.span_id]
+        assert (own.error, own.error_text) == ("failed", "")
+        assert own.attributes == {"gen_ai.request.model": SECRET}
+        listed = (await client.list_traces(limit=1000)).traces
+        assert trace_id in {each.trace_id for each in listed}
+        assert "fold usage" not in {each.name for each in listed}
+    query = f"/ui/trace?id={trace_id}&seq={reply.seq}"
+    page = (await anyio.to_thread.run_sync(traced.gateway.get, query)).document
+    assert page["trace_id"] == trace_id
+    assert {each["name"] for each in page["spans"]} >= {"chat tiny", "text_completion tiny"}
+    assert reply.seq in {each["seq"] for each in page["events"]}
+    of_event = await anyio.to_thread.run_sync(traced.gateway.get, f"/ui/trace?id={reply.seq}")
+    assert of_event.document["trace_id"] == trace_id
 
 
 def _is_whole(lines: str) -> bool:

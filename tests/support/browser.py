@@ -93,6 +93,10 @@ class Page:
         """Have it wake as after a sleep: its timers are due, and it has heard nothing meanwhile."""
         self.ask("sleep", seconds=seconds)
 
+    def refresh(self, *, seconds: float, times: int) -> None:
+        """Have so much time pass so many times, and the view look again each time. Needs ``sleeps``."""
+        self.ask("refresh", seconds=seconds, times=times)
+
     def goto(self, url: str) -> None:
         self.ask("goto", url=url)
 

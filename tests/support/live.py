@@ -18,15 +18,16 @@ NODE = "box1"
 GB = 1_000_000_000
 
 
-def stream(*, models: int, updates: int, events: int, after: int = 0) -> str:
+def stream(*, models: int, updates: int, events: int, after: int = 0, skipped: int = 0) -> str:
     """The stream of a page: so many models, then an update each second, each with so many events.
 
-    ``after`` is the sequence of the last event of the stream before.
+    ``after`` is the sequence of the last event of the stream before. ``skipped``: before the events of each
+    update so many others came too fast to be told.
     """
-    return b"".join(_pieces(models, updates, events, after)).decode()
+    return b"".join(_pieces(models, updates, events, after, skipped)).decode()
 
 
-def _pieces(models: int, updates: int, events: int, after: int) -> Iterator[bytes]:
+def _pieces(models: int, updates: int, events: int, after: int, skipped: int) -> Iterator[bytes]:
     yield piece("hello", hello(Rights(endpoints=frozenset(("view",)))))
     yield piece("models", Models(rows=tuple(_row(number) for number in range(models)), are_all_known=True))
     seq = after
@@ -35,8 +36,9 @@ def _pieces(models: int, updates: int, events: int, after: int) -> Iterator[byte
         yield piece("fleet", _fleet(at, second, models, seq))
         yield piece("models", Models(rows=(_row(second % 7, second),), are_all_known=True))
         if events:
+            seq += skipped
             told = tuple(_event(seq + each, at) for each in range(1, events + 1))
-            yield piece("events", Events(events=told, skipped=0))
+            yield piece("events", Events(events=told, skipped=skipped))
             seq += events
 
 

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from suite.messages.actions.traces import KeptSpan, LinkedSpan
 from suite.telemetry import span_store
-from suite.telemetry.span_store import KeptSpan, LinkedSpan, SpanStore
+from suite.telemetry.span_store import SpanStore
 
 
 def span(trace: int, number: int, *, parent: int = 0, linked: int | None = None) -> KeptSpan:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Final
+from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import Final, Literal
 
 import anyio
 
 from suite.bus.service import Call, action
-from suite.errors import InvalidRequest, RequestTimeout
+from suite.errors import Cancelled, InvalidRequest, RequestTimeout
 from suite.log import Log
 from suite.messages.actions.replay import (
     ReplayAdvice,
@@ -15,6 +17,8 @@ from suite.messages.actions.replay import (
     ReplayHistoryRequest,
     ReplayOutcome,
 )
+from suite.messages.signals import Replaying
+from suite.node.generations import beating
 from suite.node.node import Node
 from suite.prediction.eviction.policy import Candidate
 from suite.prediction.replay.belady import Belady
@@ -36,23 +40,31 @@ _AGGREGATES: Final = ("usage", "instance", "node")
 _BATCH_EVENTS: Final = 100
 """How many events are decoded at one go: one or two milliseconds."""
 _WAIT_SECONDS: Final = 0.1
+_LEAST_TOLD: Final = 0.02
+"""How much further the reading is when it is told again."""
 _DEFAULT: Final = Candidate(
     model_id="", bytes=round(DEFAULT_MODEL_GB * GIGABYTE), reload_seconds=DEFAULT_LOAD_SECONDS
 )
 
 
 @action("replay_history", limit=1, queue=0)
-async def replay_history(node: Node, request: ReplayHistoryRequest, _: Call) -> ReplayHistoryReply:
+async def replay_history(node: Node, request: ReplayHistoryRequest, call: Call) -> ReplayHistoryReply:
     """Replay the newest uses of the log under several policies and budgets."""
-    with anyio.move_on_after(REPLAY_SECONDS):
-        history = await _history(node.log, request)
-        job = Job(
-            history=history,
-            policies=request.policies,
-            budgets=_budgets(request, history, node.supervisor.residency.limit_bytes.ram),
-            with_bets=request.with_bets,
-        )
-        done = await run_apart(job)
+
+    async def tell(phase: Literal["reading", "replaying"], fraction: float) -> None:
+        if request.stream:
+            await call.send(Replaying(phase=phase, fraction=round(fraction, 3)))
+
+    with anyio.move_on_after(REPLAY_SECONDS) as limit:
+        async with beating(call if request.stream else None, limit.cancel):
+            history = await _history(node.log, request, partial(tell, "reading"))
+            job = Job(
+                history=history,
+                policies=request.policies,
+                budgets=_budgets(request, history, node.supervisor.residency.limit_bytes.ram),
+                with_bets=request.with_bets,
+            )
+            done = await run_apart(job, partial(tell, "replaying"))
         return ReplayHistoryReply(
             requests=len(history.requests),
             models=len(history.candidates),
@@ -61,16 +73,21 @@ async def replay_history(node: Node, request: ReplayHistoryRequest, _: Call) -> 
             outcomes=tuple(map(_told, done.outcomes)),
             advice=_advice(done.recommendation, done.outcomes),
         )
+    if call.gone.is_set():
+        raise Cancelled("nobody waits for this replay any more")
     raise RequestTimeout(
         f"the replay took longer than {REPLAY_SECONDS:.0f} s: send fewer requests, policies or budgets"
     )
 
 
-async def _history(log: Log, request: ReplayHistoryRequest) -> History:
+async def _history(
+    log: Log, request: ReplayHistoryRequest, tell: Callable[[float], Awaitable[None]]
+) -> History:
     """The newest uses in the log, and what loads cost in that time. Raises InvalidRequest without any."""
     reading = LogHistory(node=request.of_node, default=_DEFAULT)
     end = (await log.extent()).last_seq
-    seq = await log.place_of_newest(["usage"], request.requests)
+    begin = seq = await log.place_of_newest(["usage"], request.requests)
+    told = 0.0
     async with log.follow(_AGGREGATES, after=seq, batch=_BATCH_EVENTS) as follower:
         follower.settle()
         while seq < end:
@@ -80,6 +97,9 @@ async def _history(log: Log, request: ReplayHistoryRequest) -> History:
             if not batch.pending:
                 follower.settle()
             seq = batch.seq
+            if (fraction := (min(seq, end) - begin) / (end - begin)) - told >= _LEAST_TOLD:
+                await tell(fraction)
+                told = fraction
     return reading.history()
 
 

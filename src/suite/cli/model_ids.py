@@ -7,11 +7,12 @@ Ids on the wire are exact. A command sends what was typed, and asks for the ids 
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable, Sequence
-from typing import TYPE_CHECKING, Final, TypeVar
+from collections.abc import Awaitable, Callable, Iterable
+from typing import TYPE_CHECKING, TypeVar
 
 import click
 
+from suite.domain.model_names import meant_by
 from suite.errors import ModelNotFound, SuiteError
 
 if TYPE_CHECKING:
@@ -19,9 +20,6 @@ if TYPE_CHECKING:
     from suite.messages.actions.status import ModelInfo
 
 T = TypeVar("T")
-
-_CANDIDATES: Final = 8
-"""How many ids an error lists."""
 
 
 async def for_model(client: Client, typed: str, work: Callable[[str], Awaitable[T]]) -> T:
@@ -93,37 +91,5 @@ async def known_ids(client: Client, typed: Iterable[str]) -> tuple[str, ...]:
     Raises ModelNotFound if several may be meant.
     """
     models = (await client.list_models()).models
-    return tuple(_meant_by(each, models) for each in typed)
-
-
-def _meant_by(typed: str, models: Sequence[ModelInfo]) -> str:
-    """The id that is meant; with the version that was typed behind an ``@``."""
-    if found := _beginning_with(typed, models):
-        return _one_of(typed, found)
-    name, at, version = typed.rpartition("@")
-    found = _beginning_with(name, models) if name else []
-    return f"{_one_of(name, found)}{at}{version}" if found else typed
-
-
-def _one_of(typed: str, model_ids: Sequence[str]) -> str:
-    if len(model_ids) == 1:
-        return model_ids[0]
-    *shown, last = sorted(model_ids)
-    if len(shown) >= _CANDIDATES:
-        shown, last = shown[:_CANDIDATES], f"{len(shown) + 1 - _CANDIDATES} more"
-    raise ModelNotFound(f"{typed!r} may be {', '.join(shown)} or {last}: type more of it")
-
-
-def _beginning_with(typed: str, models: Iterable[ModelInfo]) -> list[str]:
-    """The ids of the models that may be meant: by a whole name, by one in another case, by a beginning."""
-    folded = typed.casefold()
-    rules: tuple[Callable[[str], bool], ...] = (
-        lambda name: name == typed,
-        lambda name: name.casefold() == folded,
-        lambda name: name.casefold().startswith(folded),
-    )
     names = {model.model_id: (model.model_id, *model.aliases) for model in models}
-    for meant in rules:
-        if found := [model_id for model_id, own in names.items() if any(map(meant, own))]:
-            return found
-    return []
+    return tuple(meant_by(each, names) for each in typed)

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import AsyncIterator, Sequence
-from contextlib import aclosing
-from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Final, NamedTuple
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Final
 
 import anyio
 import click
@@ -15,27 +12,10 @@ from suite.cli.options import Target, fleet_command
 
 if TYPE_CHECKING:
     from suite.cli.trace_tree import Line
-    from suite.client import Client
-    from suite.messages.envelope import Recorded
-    from suite.telemetry.span_store import KeptSpan, SpanStore
+    from suite.client.traces import Trace
+    from suite.telemetry.span_store import SpanStore
 
-LEAST_CHARACTERS: Final = 6
-"""Of the beginning of a trace's id."""
-_OF_ANSWERS: Final = re.compile(r"^(chatcmpl-|cmpl-|resp_|msg_)")
-"""What the gateway writes before the id of a generation, as the APIs of others want it."""
-_LATE: Final = timedelta(seconds=5)
-"""So long after its last span events are looked for."""
 _NANOSECONDS: Final = 1_000_000_000
-
-
-class Found(NamedTuple):
-    """What is known of a trace."""
-
-    trace_id: str
-    spans: Sequence[KeptSpan]
-    linked: Sequence[KeptSpan]
-    events: Sequence[Recorded]
-    warning: str | None
 
 
 @click.command()
@@ -53,13 +33,13 @@ class Found(NamedTuple):
 )
 @fleet_command
 def trace(target: Target, id: str | None, limit: int, newest: int) -> None:
-    """Draw the trace ID as a tree, from the log and from the spans that this machine keeps.
+    """Draw the trace ID as a tree, from the log and from the spans that nodes keep.
 
     ID is that of the trace or its beginning, of a generation (as an answer has it) or a request, or the
     sequence of an event.
-    Without ID: the newest traces, without those that follow from others and are drawn with them. Spans are
-    kept while the setting `trace` is not off, in the data directory; without them only the events of the log
-    are shown. With a URL, --data-dir says whose spans they are to be.
+    Without ID: the newest traces that this machine keeps, without those that follow from others and are drawn
+    with them. Spans are kept while the setting `trace` is not off, in the data directory; without them only
+    the events of the log are shown. With a URL, --data-dir says whose traces are listed.
 
     \b
     Examples:
@@ -93,94 +73,52 @@ def _store(target: Target) -> SpanStore | None:
 # --- finding ------------------------------------------------------------------------------------------------
 
 
-async def _find(target: Target, store: SpanStore | None, id: str, newest: int) -> Found:
-    """Find a trace. Raises TraceNotFound, or what a log that cannot be read raises if no span is kept."""
-    from suite.errors import SuiteError, TraceNotFound
+async def _find(target: Target, store: SpanStore | None, id: str, newest: int) -> Trace:
+    """Find a trace: on this machine and, as far as it can be reached, in the service.
 
-    id = _OF_ANSWERS.sub("", id.strip().lower())
-    trace_id = _kept_trace(store, id)
-    spans, linked = _spans(store, trace_id)
-    events: list[Recorded] = []
-    warning: str | None = None
-    if store is None:
-        warning = "these are only the events: --data-dir names the directory of the node with the spans"
+    Raises TraceNotFound, and UsageError for an id that means several.
+    """
+    from suite.client.traces import LEAST_CHARACTERS, find_trace, plain
+    from suite.errors import InvalidRequest, SuiteError, TraceNotFound
+
+    id = plain(id)
+    is_short = len(id) < LEAST_CHARACTERS
+    if is_short and not id.isdecimal():
+        raise click.UsageError(f"type at least {LEAST_CHARACTERS} characters of the trace's id")
+    try:
+        own = None if store is None or is_short else _kept(store, store.meant(id))
+    except InvalidRequest as error:
+        raise click.UsageError(error.message) from None
     try:
         async with target.connect() as client:
-            if trace_id is None:
-                trace_id = await _logged_trace(client, id, newest)
-                spans, linked = _spans(store, trace_id)
-            if trace_id is not None:
-                events = [event async for event in _events(client, trace_id, spans, newest)]
-    except SuiteError as error:
-        if not spans:
+            found = await find_trace(client, id if own is None else own.trace_id, newest=newest)
+    except TraceNotFound as error:
+        if own is None:
             raise
-        warning = f"these are only the spans, as the log cannot be read: {error.message}"
-    if trace_id is None or not (spans or events):
-        raise TraceNotFound(
-            f"no trace {id!r}: neither a span that is kept here nor the newest {newest:,} events have it; "
-            "`suite trace` lists the traces that are kept"
-        )
-    return Found(trace_id, spans, linked, events, warning)
+        return own._replace(warnings=(error.message,))
+    except SuiteError as error:
+        if own is None:
+            raise
+        unread = f"these are only the spans, as the log cannot be read: {error.message}"
+        return own._replace(warnings=(unread,))
+    return found if store is None else _together(found, _kept(store, found.trace_id))
 
 
-def _kept_trace(store: SpanStore | None, id: str) -> str | None:
-    """The trace that an id means, as far as spans are kept. Raises UsageError if it means several."""
-    if re.fullmatch(r"[0-9a-f]{32}", id):
-        return id
-    if re.fullmatch(rf"[0-9a-f]{{{LEAST_CHARACTERS},31}}", id):
-        traces = () if store is None else store.traces()
-        begun = {span.trace_id for span in traces if span.trace_id.startswith(id)}
-        if len(begun) > 1:
-            raise click.UsageError(f"{len(begun)} traces begin with {id}: type more of it")
-        if begun:
-            return begun.pop()
-    if len(id) < LEAST_CHARACTERS and not id.isdecimal():
-        raise click.UsageError(f"type at least {LEAST_CHARACTERS} characters of the trace's id")
-    return None if store is None else store.trace_with(id)
+def _kept(store: SpanStore, trace_id: str | None) -> Trace | None:
+    """What this machine keeps of a trace, prompts and answers included; None if it keeps nothing."""
+    from suite.client.traces import Trace
+
+    spans, linked = ([], []) if trace_id is None else store.trace(trace_id)
+    return Trace(trace_id, spans, linked, ()) if trace_id is not None and spans else None
 
 
-def _spans(store: SpanStore | None, trace_id: str | None) -> tuple[list[KeptSpan], list[KeptSpan]]:
-    """The spans of a trace, and those that are linked to it, as far as they are kept."""
-    return ([], []) if store is None or trace_id is None else store.trace(trace_id)
-
-
-async def _logged_trace(client: Client, id: str, newest: int) -> str | None:
-    """The trace of the event with this sequence or id, or of what it was appended for.
-
-    Raises TraceNotFound for an event of none.
-    """
-    from suite.errors import TraceNotFound
-    from suite.telemetry import ids_of
-
-    last = await client.last_seq()
-    is_seq = id.isdecimal() and 0 < int(id) <= last
-    async with aclosing(client.events(after=int(id) - 1 if is_seq else max(0, last - newest))) as events:
-        async for event in events:
-            if is_seq or id in (event.correlation_id, event.id):
-                if (ids := ids_of(event.traceparent)) is None:
-                    raise TraceNotFound(
-                        f"event {event.seq} belongs to no trace: tracing was off, and its caller had none"
-                    )
-                return ids.trace_id
-    return None
-
-
-async def _events(
-    client: Client, trace_id: str, spans: Sequence[KeptSpan], newest: int
-) -> AsyncIterator[Recorded]:
-    """The events of a trace: where its spans say that they are, or else among the newest."""
-    from suite.telemetry import ids_of
-
-    numbers = [span.attributes["suite.event.seq"] for span in spans if "suite.event.seq" in span.attributes]
-    after = min(numbers) - 1 if numbers else max(0, await client.last_seq() - newest)
-    until = _time(max(span.end_ns for span in spans)) + _LATE if numbers else None
-    async with aclosing(client.events(after=after)) as events:
-        async for event in events:
-            if until is not None and event.time > until:
-                return
-            ids = ids_of(event.traceparent)
-            if ids is not None and ids.trace_id == trace_id:
-                yield event
+def _together(found: Trace, own: Trace | None) -> Trace:
+    """What the service told and what this machine keeps: it may have more of a span."""
+    if own is None:
+        return found
+    spans = {span.span_id: span for span in (*found.spans, *own.spans)}
+    linked = {span.span_id: span for span in (*found.linked, *own.linked)}
+    return found._replace(spans=list(spans.values()), linked=list(linked.values()))
 
 
 # --- printing -----------------------------------------------------------------------------------------------
@@ -211,15 +149,15 @@ def _list(store: SpanStore, limit: int, *, as_json: bool) -> None:
     table(["time", "trace", "ms>", "process", "begins with", "error"], rows)
 
 
-def _print(found: Found) -> None:
+def _print(found: Trace) -> None:
     from suite.cli.output import folded, headline, local_time
     from suite.cli.trace_tree import bar, lines
 
     tree = lines(found.spans, found.linked, found.events)
     whole_ms = max((line.start_ms + (line.duration_ms or 0.0) for line in tree), default=0.0)
     began = min([_time(span.start_ns) for span in found.spans] or [event.time for event in found.events])
-    if found.warning is not None:
-        click.echo(f"warning: {found.warning}", err=True)
+    for warning in found.warnings:
+        click.echo(f"warning: {warning}", err=True)
     headline(f"trace {found.trace_id}, {local_time(began.isoformat())}, {whole_ms:,.1f} ms")
     names = max(len(line.name) for line in tree)
     processes = max(len(line.process) for line in tree)
@@ -235,12 +173,12 @@ def _duration(line: Line) -> str:
     return "" if line.duration_ms is None else f"{line.duration_ms:,.1f}"
 
 
-def _print_json(found: Found) -> None:
+def _print_json(found: Trace) -> None:
     from suite.cli.events import document
     from suite.cli.output import json_line
 
-    if found.warning is not None:
-        click.echo(f"warning: {found.warning}", err=True)
+    for warning in found.warnings:
+        click.echo(f"warning: {warning}", err=True)
     json_line(
         {
             "trace_id": found.trace_id,

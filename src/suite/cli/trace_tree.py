@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from suite.telemetry import ids_of
 
 if TYPE_CHECKING:
+    from suite.messages.actions.traces import KeptSpan
     from suite.messages.envelope import Recorded
-    from suite.telemetry.span_store import KeptSpan
 
 BAR_CELLS: Final = 20
 _MILLISECOND: Final = 1_000_000

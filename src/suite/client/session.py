@@ -30,6 +30,7 @@ from suite.client.opened_log import OpenedLog
 from suite.client.records import Records
 from suite.client.statistics import Statistics
 from suite.client.texts import Texts
+from suite.client.traces import Traces
 from suite.client.versions import ModelVersions
 from suite.errors import GenerationExists, InvalidRequest, NodeLost, SuiteError, TooLarge, Unavailable
 from suite.identity import NewId
@@ -117,11 +118,11 @@ PRELOAD_SECONDS = 600.0
 _Page = TypeVar("_Page", ListModelsReply, GetModelStatusReply)
 
 
-class Client(Evaluations, Benchmarks, Records, Statistics, Texts, GatewayKeys, ModelVersions):
+class Client(Evaluations, Benchmarks, Records, Statistics, Traces, Texts, GatewayKeys, ModelVersions):
     """A client of the service, connected until it is closed. Made by `connect`.
 
     It has a method for each action; some are in `Evaluations`, `Benchmarks`, `Records`, `Statistics`,
-    `Texts`, `GatewayKeys` and `ModelVersions`.
+    `Traces`, `Texts`, `GatewayKeys` and `ModelVersions`.
 
     Every method raises the service's error, as a class of `suite.errors`, and Unavailable, NoService,
     RequestTimeout or AccessDenied when the service could not be reached.

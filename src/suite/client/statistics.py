@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final, Literal, Unpack
 
 from suite.client.asking import Asking
@@ -24,6 +24,7 @@ from suite.messages.actions.statistics import (
     ListMetricsReply,
     ListMetricsRequest,
 )
+from suite.messages.signals import Replaying, Signal
 
 REPLAY_SECONDS: Final = 310.0
 
@@ -111,13 +112,25 @@ class Statistics(Asking):
         with_bets: bool = True,
         of_node: str | None = None,
         requests: int = 10_000,
+        on_progress: Callable[[Replaying], None] | None = None,
     ) -> ReplayHistoryReply:
-        """Replay the newest uses under several policies and budgets. It can take minutes."""
+        """Replay the newest uses under several policies and budgets. It can take minutes.
+
+        ``on_progress`` is called with how far it is; the replay then ends when this call is cancelled.
+        """
+
+        def hear(signal: Signal) -> None:
+            if on_progress is not None and isinstance(signal, Replaying):
+                on_progress(signal)
+
         request = ReplayHistoryRequest(
             policies=tuple(policies),
             memory_gb=tuple(memory_gb),
             with_bets=with_bets,
             of_node=of_node,
             requests=requests,
+            stream=on_progress is not None,
         )
+        if on_progress is not None:
+            return await self._exchange("replay_history", request, ReplayHistoryReply, hear)
         return await self._ask("replay_history", request, ReplayHistoryReply, seconds=REPLAY_SECONDS)

@@ -42,7 +42,10 @@ _ENDPOINTS: Final[Mapping[str, KeyEndpoint]] = {
     "/ui/live": "view",
     "/ui/events": "view",
     "/ui/ask": "view",
+    "/ui/model": "view",
+    "/ui/trace": "view",
     "/ui/do": "admin",
+    "/ui/replay": "admin",
     "/ui/chat": "chat",
 }
 """What a key needs for a path, and for those under it. For all others it needs the right of an admin."""

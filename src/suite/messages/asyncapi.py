@@ -21,6 +21,7 @@ SIGNALS: Mapping[str, tuple[type[signals.Signal], ...]] = {
     "push_model": (signals.Copying, signals.Heartbeat),
     "run_benchmark": (signals.Benchmarking, signals.Heartbeat),
     "follow_benchmark": (signals.Benchmarking, signals.Heartbeat),
+    "replay_history": (signals.Replaying, signals.Heartbeat),
     "generate_text": (signals.Accepted, signals.Progress, signals.Chunk, signals.Heartbeat),
 }
 """The signals that an action with ``stream: true`` sends before its reply."""

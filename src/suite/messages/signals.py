@@ -6,7 +6,7 @@ stream comes one empty message (the end of NATS' request-many convention, ADR-47
 
 from __future__ import annotations
 
-from typing import TypeAlias
+from typing import Literal, TypeAlias
 
 import msgspec
 
@@ -67,6 +67,15 @@ class Benchmarking(Signal, frozen=True, kw_only=True, tag="benchmarking"):
     total: int
 
 
+class Replaying(Signal, frozen=True, kw_only=True, tag="replaying"):
+    """How far a replay is."""
+
+    phase: Literal["reading", "replaying"]
+    """First the log is read, then what is in it is replayed under each rule."""
+    fraction: float
+    """How much of the phase is done, 0 to 1."""
+
+
 class Chunk(Signal, frozen=True, kw_only=True, tag="chunk"):
     """The next piece of the text or the reasoning; ``index`` counts from 0 without gaps, over all choices."""
 
@@ -95,7 +104,7 @@ class Heartbeat(Signal, frozen=True, kw_only=True, tag="heartbeat"):
 
 
 AnySignal: TypeAlias = (
-    Accepted | Waiting | Progress | Folded | Draining | Copying | Benchmarking | Chunk | Heartbeat
+    Accepted | Waiting | Progress | Folded | Draining | Copying | Benchmarking | Replaying | Chunk | Heartbeat
 )
 
 HEARTBEAT_SECONDS = 1.0

@@ -373,6 +373,7 @@ class Admission:
             requests = self.state.queue(start.model_id)
             for request in requests:
                 self._refuse(request, error.copy(), "refused")
+                self.note_refusal(start.model_id, error, waited_seconds=self._clock() - request.since)
             self.state = evolve(self.state, Withdrawn(requests=requests))
             return
         waiting = self.state.queue(start.model_id)

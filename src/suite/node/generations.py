@@ -24,9 +24,15 @@ from suite.catalogue import Model
 from suite.errors import (
     ActorCrashed,
     Cancelled,
+    DraftModelUnfit,
     GenerationExists,
     GenerationNotFound,
+    LoadCancelled,
+    LoadFailed,
+    ModelFileInvalid,
     NoService,
+    NotEnoughMemory,
+    Overloaded,
     RequestTimeout,
     SuiteError,
     Unavailable,
@@ -74,6 +80,16 @@ PROGRESS_SECONDS = 0.5
 RECONNECT_SECONDS = 2.0
 _RECONNECT_PAUSE_SECONDS = 0.1
 _ATTEMPTS = 2
+_NOT_SERVED = (
+    ActorCrashed,
+    DraftModelUnfit,
+    LoadCancelled,
+    LoadFailed,
+    ModelFileInvalid,
+    NotEnoughMemory,
+    Overloaded,
+)
+"""The errors of requests that were let in and could not be served. Others are about the request."""
 _RETRY_SECONDS = 1.0
 
 
@@ -362,11 +378,13 @@ class Generations:
         """
         with self._measuring(operation, model.model_id, kind):
             async with self._supervisor.hold(model, terms, correlation_id=correlation_id) as instance:
-                await wait_loaded(instance, None)
+                with self._noting_refusals(model.model_id):
+                    await wait_loaded(instance, None)
                 data = await self._ask(instance, operation, msgspec.json.encode(request), seconds)
-            if data is None:
-                raise failure_of(instance)
-            reply = _accepted(msgspec.json.decode(data, type=kind))
+            with self._noting_refusals(model.model_id):
+                if data is None:
+                    raise failure_of(instance)
+                reply = _accepted(msgspec.json.decode(data, type=kind))
         if isinstance(reply, Pooled):
             # The process has grown by a second context, and its status should say so.
             instance.resident_bytes = max(instance.resident_bytes, reply.resident_bytes)
@@ -426,13 +444,24 @@ class Generations:
         id = handover.generation_id
         for _ in range(_ATTEMPTS):
             async with self._supervisor.hold(model, terms, correlation_id=id, tell=send) as instance:
-                await wait_loaded(instance, send)
-                if commit is not None:
-                    await commit(instance.instance_id, id)
-                if await self._hand_over(instance, handover, reply, asked):
-                    return
-                await instance.wait_gone()
-        raise ActorCrashed
+                with self._noting_refusals(model.model_id):
+                    await wait_loaded(instance, send)
+                    if commit is not None:
+                        await commit(instance.instance_id, id)
+                    if await self._hand_over(instance, handover, reply, asked):
+                        return
+                    await instance.wait_gone()
+        with self._noting_refusals(model.model_id):
+            raise ActorCrashed
+
+    @contextmanager
+    def _noting_refusals(self, model_id: str) -> Iterator[None]:
+        """Have the log say that a request was let in and not served. Those that were not let in, it has."""
+        try:
+            yield
+        except _NOT_SERVED as error:
+            self._supervisor.admission.note_refusal(model_id, error)
+            raise
 
     async def _hand_over(self, instance: Instance, handover: Handover, reply: str, asked: Asked) -> bool:
         """Offer a generation to the actor. Returns whether the actor has it; raises its refusal.

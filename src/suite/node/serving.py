@@ -43,6 +43,7 @@ from suite.actions.statistics import (
     list_metrics,
 )
 from suite.actions.tokens import apply_template, detokenize, tokenize
+from suite.actions.traces import get_trace, list_traces
 from suite.actions.transfers import push_model
 from suite.actions.usage import record_usage, usage
 from suite.actions.versions import (
@@ -164,6 +165,8 @@ ACTIONS = (
     get_model_quality,
     replay_history,
     explain,
+    list_traces,
+    get_trace,
     rebuild_projection,
     drain_node,
     create_key,

@@ -127,10 +127,10 @@ async def read_steps(
     return await _read(db, metric_name, agent_name, [piece._replace(width=width)])
 
 
-async def first_hour(db: aiosqlite.Connection, metric_name: str) -> int | None:
-    """The start of the first hour in which there are samples of a metric; None if there are none."""
+async def first_minute(db: aiosqlite.Connection, metric_name: str) -> int | None:
+    """The start of the first minute in which there are samples of a metric; None if there are none."""
     ((start,),) = await db.execute_fetchall(
-        "SELECT min(start) FROM metric_spans WHERE width = ? AND metric_name = ?", (HOUR, metric_name)
+        "SELECT min(start) FROM metric_minutes WHERE metric_name = ?", (metric_name,)
     )
     return None if start is None else int(start)
 

@@ -53,7 +53,7 @@ async def metric_series(
 
     Raises InvalidRequest for an invalid time, and for a window that does not end after it begins.
     """
-    window = Window.of(request, await buckets.first_hour(db, request.metric_name), now)
+    window = Window.of(request, await buckets.first_minute(db, request.metric_name), now)
     steps = Piece(window.step, window.begin, window.end)
     rows = await buckets.read_steps(db, request.metric_name, request.agent_name, steps)
     every = await anyio.to_thread.run_sync(_by_agent, rows, window)

@@ -11,7 +11,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from operator import add
-from typing import Final, NamedTuple, TypeAlias
+from typing import Final, NamedTuple, TypeAlias, TypeVar
 
 import aiosqlite
 
@@ -60,6 +60,7 @@ SCHEMA: Final = """
         model_id TEXT NOT NULL,
         at TEXT NOT NULL,
         refused INTEGER NOT NULL,
+        code TEXT NOT NULL,
         cold_starts INTEGER NOT NULL,
         expires INTEGER
     );
@@ -67,7 +68,7 @@ SCHEMA: Final = """
     CREATE INDEX misses_by_expiry ON request_misses (expires) WHERE expires IS NOT NULL;
 """
 """In `request_sums` and `request_times` an empty `model_id` stands for all models together. `request_misses`
-has the requests that were refused, and the loads that were begun for a request."""
+has the requests that were refused, with the code of their error, and the loads that were begun for one."""
 
 ALL: Final = ""
 FAILED: Final[tuple[Outcome, ...]] = ("failed", "deadline")
@@ -85,6 +86,7 @@ _SUMS: Final = (
 
 Key: TypeAlias = str | int
 """A step of time by its start, or a model."""
+K = TypeVar("K", int, str)
 _Span: TypeAlias = tuple[int, str, int]
 """The width of a span of time, the model or `ALL`, and when it begins."""
 
@@ -204,15 +206,15 @@ async def fold_misses(db: aiosqlite.Connection, events: Sequence[Recorded]) -> N
     """Store what tells of requests that were refused, and of loads that were begun for one."""
     rows = [row for recorded in events if (row := _miss(recorded)) is not None]
     if rows:
-        await db.executemany("INSERT INTO request_misses VALUES (?, ?, ?, ?, ?, ?)", rows)
+        await db.executemany("INSERT INTO request_misses VALUES (?, ?, ?, ?, ?, ?, ?)", rows)
 
 
 def _miss(recorded: Recorded) -> tuple[object, ...] | None:
     match recorded.data:
         case RequestsRefused() as event:
-            counts = event.requests, 0
+            counts = event.requests, event.code, 0
         case InstanceLoadStarted() as event if event.decision is None or event.decision.purpose == "request":
-            counts = 0, 1
+            counts = 0, "", 1
         case _:
             return None
     expires = None if recorded.expires is None else int(recorded.expires.timestamp())
@@ -306,39 +308,45 @@ class _Found:
             True: defaultdict(Counter),
             False: defaultdict(Counter),
         }
-        self.misses: dict[Key, tuple[int, int]] = {}
+        self.cold_starts: Counter[Key] = Counter()
+        self.refusals: defaultdict[Key, Counter[str]] = defaultdict(Counter)
+        """By the code of the error."""
 
     @property
     def keys(self) -> list[Key]:
         """The groups of which there is anything."""
-        return list({**self.sums, **self.misses})
+        return list({**self.sums, **self.cold_starts, **self.refusals})
 
     def figures(self, key: Key) -> RequestFigures:
         """Those of one group."""
         return self._figures(
             self.sums.get(key, (0,) * len(_SUMS)),
             {is_first: bins.get(key, Counter()) for is_first, bins in self.bins.items()},
-            self.misses.get(key, (0, 0)),
+            self.cold_starts.get(key, 0),
+            self.refusals.get(key, Counter()),
         )
 
     def total(self) -> RequestFigures:
         """Those of all groups together."""
         sums = [sum(column) for column in zip(*self.sums.values(), strict=True)] or (0,) * len(_SUMS)
         bins = {is_first: _added(bins.values()) for is_first, bins in self.bins.items()}
-        refused, cold_starts = (sum(each[place] for each in self.misses.values()) for place in (0, 1))
-        return self._figures(sums, bins, (refused, cold_starts))
+        return self._figures(sums, bins, self.cold_starts.total(), _added(self.refusals.values()))
 
     @staticmethod
     def _figures(
-        sums: Sequence[int], bins: Mapping[bool, Mapping[int, int]], misses: tuple[int, int]
+        sums: Sequence[int],
+        bins: Mapping[bool, Mapping[int, int]],
+        cold_starts: int,
+        refusals: Counter[str],
     ) -> RequestFigures:
         requests, failed, cancelled, prompt, reused, completion, first_us, total_us = sums
         return RequestFigures(
             requests=requests,
             failed=failed,
             cancelled=cancelled,
-            refused=misses[0],
-            cold_starts=misses[1],
+            refused=refusals.total(),
+            refusals=dict(refusals.most_common()),
+            cold_starts=cold_starts,
             prompt_tokens=prompt,
             reused_tokens=reused,
             completion_tokens=completion,
@@ -347,9 +355,9 @@ class _Found:
         )
 
 
-def _added(bins: Iterable[Mapping[int, int]]) -> Counter[int]:
-    added: Counter[int] = Counter()
-    for each in bins:
+def _added(counts: Iterable[Mapping[K, int]]) -> Counter[K]:
+    added: Counter[K] = Counter()
+    for each in counts:
         added.update(each)
     return added
 
@@ -411,14 +419,18 @@ async def _steps(db: aiosqlite.Connection, window: Window, model_id: str | None)
 
 
 async def _busiest(db: aiosqlite.Connection, window: Window, limit: int) -> list[ModelRequests]:
-    """The models that were used most in a window."""
+    """The models that most requests asked for in a window, those that were refused among them."""
     parts = _models_of(window)
     found = _Found()
     sums = ", ".join(f"sum({name})" for name in _SUMS)
+    served = f"SELECT *, 0 AS refused FROM ({' UNION ALL '.join(part.sums for part in parts)})"
+    nothing = ", ".join("0" for _ in _SUMS)
+    refused = f"SELECT model_id, 0, {nothing}, refused FROM request_misses WHERE at >= ? AND at < ?"
     rows = await db.execute_fetchall(
-        f"SELECT model_id, {sums} FROM ({' UNION ALL '.join(part.sums for part in parts)}) "
-        "GROUP BY model_id ORDER BY sum(requests) DESC, model_id LIMIT ?",
-        (*(value for part in parts for value in part.values), limit),
+        f"SELECT model_id, {sums} FROM ({served} UNION ALL {refused}) GROUP BY model_id "
+        "HAVING sum(requests) + sum(refused) > 0 "
+        "ORDER BY sum(requests) + sum(refused) DESC, model_id LIMIT ?",
+        (*(value for part in parts for value in part.values), *_bounds(window), limit),
     )
     found.sums = {model_id: row for model_id, *row in rows}
     names = [str(name) for name in found.sums]
@@ -448,10 +460,17 @@ async def _add_misses(
 ) -> None:
     """Add the refusals and the cold starts of each group."""
     only = f"model_id IN ({', '.join('?' * len(models))}) AND " if models else ""
-    bounds = to_sql(time_of(window.begin)), to_sql(time_of(window.end))
-    for group, refused, cold_starts in await db.execute_fetchall(
-        f"SELECT {key} AS key, sum(refused), sum(cold_starts) FROM request_misses "
-        f"WHERE {only}at >= ? AND at < ? GROUP BY key",
-        (*models, *bounds),
+    for group, code, refused, cold_starts in await db.execute_fetchall(
+        f"SELECT {key} AS key, code, sum(refused), sum(cold_starts) FROM request_misses "
+        f"WHERE {only}at >= ? AND at < ? GROUP BY key, code",
+        (*models, *_bounds(window)),
     ):
-        found.misses[group] = refused, cold_starts
+        if refused:
+            found.refusals[group][code] += refused
+        if cold_starts:
+            found.cold_starts[group] += cold_starts
+
+
+def _bounds(window: Window) -> tuple[str, str]:
+    """When a window begins and ends, as the tables have it."""
+    return to_sql(time_of(window.begin)), to_sql(time_of(window.end))

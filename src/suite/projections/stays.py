@@ -37,7 +37,7 @@ from suite.messages.events import (
     NodeStopped,
 )
 from suite.messages.times import from_sql, parse_time, rfc3339, to_sql
-from suite.projections.over_time import day_before
+from suite.projections.over_time import day_before, first_of
 from suite.projections.reply_size import as_many_as_fit
 
 Place: TypeAlias = tuple[str, str]
@@ -214,8 +214,7 @@ class _Span(msgspec.Struct, frozen=True, kw_only=True):
         since = day_before(until) if request.since is None else parse_time(request.since, "since")
         if until <= since:
             raise InvalidRequest("field 'until': it must be later than 'since', it is exclusive")
-        if first is not None and since < first < until:
-            since = first
+        since = first_of(since, until, first)
         seconds = request.resolution_seconds
         part = (until - since) / _PARTS if seconds is None else timedelta(seconds=seconds)
         return cls(since=since, until=until, resolution=part, now=now)

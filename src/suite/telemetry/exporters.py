@@ -11,8 +11,9 @@ from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export import ConsoleSpanExporter, SpanExporter, SpanExportResult
 from opentelemetry.trace import StatusCode
 
+from suite.messages.actions.traces import KeptSpan, LinkedSpan
 from suite.telemetry.sampling import context_of
-from suite.telemetry.span_store import KeptSpan, LinkedSpan, SpanStore
+from suite.telemetry.span_store import SpanStore
 
 logger = logging.getLogger("suite.telemetry")
 

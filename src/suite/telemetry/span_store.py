@@ -8,46 +8,25 @@ from __future__ import annotations
 
 import fcntl
 import os
+import re
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 
+from suite.errors import InvalidRequest
+from suite.messages.actions.traces import KeptSpan
+
 CURRENT: Final = "spans.jsonl"
 OLD: Final = "spans.old.jsonl"
+LEAST_CHARACTERS: Final = 6
+"""Of the beginning of a trace's id."""
 LOCK_SECONDS: Final = 5.0
 """How long others may hold the lock, which takes milliseconds: a process that was taken over may keep it."""
 _POLL_SECONDS: Final = 0.01
-
-
-class LinkedSpan(msgspec.Struct, frozen=True, kw_only=True):
-    """Another span that led to one."""
-
-    trace_id: str
-    span_id: str
-
-
-class KeptSpan(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """A span as it is kept; ids are hexadecimal numbers, times nanoseconds since 1970."""
-
-    trace_id: str
-    span_id: str
-    parent_id: str = ""
-    """Empty: it began the trace."""
-    name: str
-    kind: str
-    process: str
-    node: str = ""
-    start_ns: int
-    end_ns: int
-    error: str = ""
-    """What kind of error it has ended with; empty: with none."""
-    error_text: str = ""
-    attributes: dict[str, Any] = {}
-    links: tuple[LinkedSpan, ...] = ()
 
 
 class SpanStore:
@@ -84,6 +63,23 @@ class SpanStore:
             if span.trace_id != trace_id and any(link.trace_id == trace_id for link in span.links)
         ]
         return own, linked
+
+    def meant(self, id: str) -> str | None:
+        """The trace with this id or beginning, or of which a span has this attribute; None: none is kept.
+
+        Raises InvalidRequest if several begin like this, or if it is too short, and OSError.
+        """
+        if re.fullmatch(r"[0-9a-f]{32}", id):
+            return id
+        if len(id) < LEAST_CHARACTERS:
+            raise InvalidRequest(f"a trace's id needs {LEAST_CHARACTERS} characters at least")
+        if re.fullmatch(r"[0-9a-f]+", id):
+            begun = {span.trace_id for span in self.traces() if span.trace_id.startswith(id)}
+            if len(begun) > 1:
+                raise InvalidRequest(f"{len(begun)} traces begin with {id}: type more of it")
+            if begun:
+                return begun.pop()
+        return self.trace_with(id)
 
     def trace_with(self, value: str) -> str | None:
         """The newest trace of which a span has an attribute of this value; None if there is none."""

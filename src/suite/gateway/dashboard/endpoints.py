@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, Final
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, Final, TypeVar
 
 import anyio
 import msgspec
@@ -11,18 +11,23 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp
 
+from suite.client import Client
 from suite.client.session import CLEAR_SECONDS, UNLOAD_MARGIN_SECONDS
-from suite.client.statistics import REPLAY_SECONDS
 from suite.errors import UnknownPath
 from suite.gateway.context import Context
 from suite.gateway.dashboard.chat import TryAnswer, read_try
 from suite.gateway.dashboard.files import PAGE, static_files
 from suite.gateway.dashboard.history import EventsPage, EventsWanted, events_page
 from suite.gateway.dashboard.live import EventForm
+from suite.gateway.dashboard.names import ModelWanted, model_meant
+from suite.gateway.dashboard.replay import ReplayForm, read_replay, replay
+from suite.gateway.dashboard.traces import TraceWanted, trace_found
 from suite.gateway.errors import invalid
 from suite.gateway.gateway import Gateway
 from suite.gateway.generations import Put, StreamedAnswer, while_connected
 from suite.gateway.operations import Operation, json_response
+
+W = TypeVar("W", bound=msgspec.Struct)
 
 ASKED: Final[Mapping[str, float]] = dict.fromkeys(
     (
@@ -46,6 +51,7 @@ ASKED: Final[Mapping[str, float]] = dict.fromkeys(
         "health_check",
         "list_metrics",
         "list_models",
+        "list_traces",
         "list_versions",
         "predict_models",
         "summary",
@@ -61,12 +67,10 @@ DONE: Final[Mapping[str, float]] = {
     "load_model": 10.0,
     "pin_model": 10.0,
     "release_model": 10.0,
-    "replay_history": REPLAY_SECONDS,
     "unload_model": 30.0 + UNLOAD_MARGIN_SECONDS,
     "unpin_model": 10.0,
 }
-"""The actions that change things for all, or cost much. The page does not wait for loads and drains: it sees
-them."""
+"""The actions that change things for all. The page does not wait for loads and drains: it sees them."""
 
 PAGES_AT_ONCE: Final = 2
 """So many pages of the log are read at once, others wait: many events are decoded for each, in the process
@@ -83,7 +87,10 @@ def operations(gateway: Gateway) -> list[Operation]:
         Operation(path="/ui/static/{file:path}", answer=page.static, summary="A file of the page."),
         Operation(path="/ui/live", answer=page.live, summary="What is the case, and what happens."),
         Operation(path="/ui/events", answer=page.events, summary="A page of the log."),
+        Operation(path="/ui/model", answer=page.model, summary="Which model is meant by a name."),
+        Operation(path="/ui/trace", answer=page.trace, summary="A trace, with its spans and events."),
         Operation(path="/ui/chat", method="POST", answer=page.chat, summary="The answer to a chat."),
+        Operation(path="/ui/replay", method="POST", answer=page.replay, summary="Replay the log."),
         Operation(path="/ui/ask/{action}", method="POST", answer=page.ask, summary="Look something up."),
         Operation(path="/ui/do/{action}", method="POST", answer=page.do, summary="Change something."),
     ]
@@ -115,21 +122,49 @@ class _Dashboard:
 
     async def events(self, request: Request) -> Response:
         """A page of the log."""
+        return await self._look_up(request, EventsWanted, self._page_of_log)
+
+    async def _page_of_log(self, client: Client, wanted: EventsWanted) -> EventsPage:
+        async with self._reading:
+            return await events_page(client, wanted)
+
+    async def model(self, request: Request) -> Response:
+        """The model that is meant by a name."""
+        return await self._look_up(request, ModelWanted, model_meant)
+
+    async def trace(self, request: Request) -> Response:
+        """A trace."""
+        return await self._look_up(request, TraceWanted, trace_found)
+
+    async def _look_up(
+        self, request: Request, kind: type[W], look_up: Callable[[Client, W], Awaitable[msgspec.Struct]]
+    ) -> Response:
+        """Answer with what is found for the parameters of an address."""
         await request.body()
         try:
-            wanted = msgspec.convert(dict(request.query_params), EventsWanted, strict=False)
+            wanted = msgspec.convert(dict(request.query_params), kind, strict=False)
         except msgspec.ValidationError as error:
             raise invalid(b"", error) from None
-        return json_response(await while_connected(request, lambda: self._page_of_log(wanted)))
-
-    async def _page_of_log(self, wanted: EventsWanted) -> EventsPage:
-        async with self._reading:
-            return await events_page(self._gateway.client, wanted)
+        found = await while_connected(request, lambda: look_up(self._gateway.client, wanted))
+        return json_response(found)
 
     async def chat(self, request: Request) -> ASGIApp:
         """Answer a chat."""
         asked = await self._gateway.read(request, read_try)
         return self._gateway.generations.streamed(asked.fields(self._gateway.new_id()), TryAnswer())
+
+    async def replay(self, request: Request) -> ASGIApp:
+        """Replay the log, and say how far that is."""
+        body = await request.body()
+        try:
+            asked = read_replay(body)
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+            raise invalid(body, error) from None
+
+        async def work(_: Context, put: Put) -> None:
+            await replay(self._gateway.client, asked, put)
+
+        return StreamedAnswer(work, ReplayForm())
 
     async def ask(self, request: Request) -> Response:
         """Have the service look something up."""

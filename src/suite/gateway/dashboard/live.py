@@ -19,6 +19,7 @@ from suite.client import Client
 from suite.errors import AccessDenied, ModelNotFound, SuiteError, Unavailable
 from suite.gateway.access import Rights
 from suite.gateway.dashboard.told import (
+    Aliases,
     Events,
     Hello,
     ModelRow,
@@ -39,7 +40,7 @@ from suite.messages.actions.status import (
     ModelInfo,
 )
 from suite.messages.envelope import Recorded
-from suite.messages.events import ModelEvent
+from suite.messages.events import AliasEvent, ModelEvent
 from suite.tasks import background
 from suite.ticks import tick, tick_or
 from suite.version import __version__
@@ -55,7 +56,7 @@ RIGHTS_SECONDS: Final = 1.0
 CATALOGUE_SECONDS: Final = 60.0
 """How often all models are listed though no event says that there are others."""
 CHANGED_SECONDS: Final = 5.0
-"""How often they are while events say so."""
+"""How often they are while events say so, and the aliases while a version is being promoted."""
 
 
 class EventForm:
@@ -80,7 +81,7 @@ class Live:
         self._now, self._clock = now, clock
         self._pages: set[Put] = set()
         self._opened, self._ended = anyio.Event(), anyio.Event()
-        self._fleet = b""
+        self._fleet = self._aliases = b""
         self._troubles: dict[str, bytes] = {}
         """What does not answer, by what it is about."""
         self._places: dict[str, tuple[str, ...]] = {}
@@ -93,6 +94,7 @@ class Live:
         """The models that something was done with at the last look."""
         self._listed_at = self._lists_at = -math.inf
         """When all models were listed, and when they are again."""
+        self._asks_aliases_at = -math.inf
 
     async def tell(self, put: Put, rights: Callable[[], Rights]) -> None:
         """Tell a page what is the case and what happens, until it is gone or the gateway ends.
@@ -113,6 +115,7 @@ class Live:
         put(piece("hello", hello(rights)))
         put(self._fleet)
         put(self._models_piece(self._models.values()))
+        put(self._aliases)
         for trouble in self._troubles.values():
             put(trouble)
         self._pages.add(put)
@@ -136,8 +139,8 @@ class Live:
             self._forget()
 
     def _forget(self) -> None:
-        self._fleet, self._new_count, self._active = b"", 0, frozenset()
-        self._listed_at = self._lists_at = -math.inf
+        self._fleet, self._aliases, self._new_count, self._active = b"", b"", 0, frozenset()
+        self._listed_at = self._lists_at = self._asks_aliases_at = -math.inf
         self._models.clear()
         self._places.clear()
         self._troubles.clear()
@@ -180,6 +183,8 @@ class Live:
         self._new_count += 1
         if isinstance(event.data, ModelEvent):
             self._lists_at = min(self._lists_at, self._listed_at + CHANGED_SECONDS)
+        elif isinstance(event.data, AliasEvent):
+            self._asks_aliases_at = -math.inf
 
     async def _tell_events(self) -> None:
         while True:
@@ -199,6 +204,8 @@ class Live:
                 await self._look()
                 if self._clock() >= self._lists_at:
                     await self._list()
+                if self._clock() >= self._asks_aliases_at:
+                    await self._ask_aliases()
             except SuiteError as error:
                 self._tell_trouble(Trouble.of(error, about="service"))
             await tick(LOOK_SECONDS)
@@ -239,6 +246,17 @@ class Live:
         self._places = {info.model_id: info.nodes for info in infos}
         rows = {info.model_id: model_row(info) for info in infos}
         self._tell_models(rows, are_all=True)
+
+    async def _ask_aliases(self) -> None:
+        """Ask what aliases stand for, and tell it if that is new."""
+        due = self._asks_aliases_at = self._clock() + CHANGED_SECONDS
+        aliases = (await self._client.list_aliases()).aliases
+        if self._asks_aliases_at == due and all(each.promotion is None for each in aliases):
+            self._asks_aliases_at += CATALOGUE_SECONDS - CHANGED_SECONDS
+        told = piece("aliases", Aliases(aliases=aliases))
+        if told != self._aliases:
+            self._aliases = told
+            self._tell(told)
 
     def _tell_models(self, rows: Mapping[str, ModelRow], *, are_all: bool = False) -> None:
         encoded = {id: encode(row) for id, row in rows.items()}

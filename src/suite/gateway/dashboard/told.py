@@ -22,6 +22,7 @@ from suite.messages.actions.status import (
     ModelStatus,
     QuarantineInfo,
 )
+from suite.messages.actions.versions import AliasInfo
 from suite.messages.envelope import Recorded
 from suite.messages.events import UnknownEvent
 
@@ -129,6 +130,12 @@ class Models(msgspec.Struct, frozen=True, kw_only=True):
     removed: tuple[str, ...] = ()
     are_all_known: bool
     """Whether the page has been told of all models by now."""
+
+
+class Aliases(msgspec.Struct, frozen=True, kw_only=True):
+    """What serves under each alias of the log, and what is being promoted to it."""
+
+    aliases: tuple[AliasInfo, ...]
 
 
 class Events(msgspec.Struct, frozen=True, kw_only=True):

@@ -26,6 +26,8 @@ class ReplayHistoryRequest(Request, frozen=True, kw_only=True):
     """Only what this node did. Null: all nodes, taken for one."""
     requests: Annotated[int, Meta(ge=1, le=100_000)] = 10_000
     """The newest so many uses are replayed."""
+    stream: bool = False
+    """Whether to send signals that say how far it is. It is ended when nobody receives them any more."""
 
 
 class ReplayOutcome(msgspec.Struct, frozen=True, kw_only=True):

@@ -67,7 +67,10 @@ class RequestFigures(msgspec.Struct, frozen=True, kw_only=True):
     cancelled: int
     """Generations that were cancelled, or whose clients had gone."""
     refused: int
-    """Requests that were refused, such as for lack of memory. They are not in `requests`."""
+    """Requests for a model that the service could not serve, such as for lack of memory. They are not in
+    `requests`."""
+    refusals: dict[str, int] = {}
+    """How many of these by the code of their error, the most first."""
     cold_starts: int
     """Loads that were begun because a request needed the model."""
     prompt_tokens: int

@@ -4,6 +4,7 @@ import {act, ask, get, key} from "./api.js";
 import {eachFrame, fill, h, set} from "./dom.js";
 import {moment} from "./format.js";
 import {Live} from "./live.js";
+import {SMALL} from "./virtual.js";
 import {views} from "./views.js";
 
 const live = new Live();
@@ -32,15 +33,29 @@ function link(name, params = {}) {
 
 function route() {
   const {name, params} = address();
-  const view = views.find((each) => each.name === name) ?? views[0];
+  const view = views.find((each) => each.name === name) ?? unknown(name);
   shown?.end();
   window.scrollTo({top: 0});
   if (!nav.contains(document.activeElement)) main.focus({preventScroll: true}); // what had it is gone
   document.title = `${view.title} · Model Manager Suite`;
   for (const each of nav.querySelectorAll("a")) {
     set(each, "aria-current", each.dataset.view === view.name ? "page" : null);
+    if (each.dataset.view === view.name) each.scrollIntoView({block: "nearest", inline: "nearest"});
   }
   shown = {name: view.name, end: mounted(view, params)};
+}
+
+/** What is shown for an address that no view has. */
+function unknown(name) {
+  return {
+    name,
+    title: "No such view",
+    mount(root) {
+      const all = views.map((each) => h("a", {href: link(each.name)}, each.title));
+      fill(root, h("h1", {}, "No such view"), h("div.notice.bad", {role: "alert"}, `There is no view ${name.slice(0, 80)}. There are these:`), h("p.links", {}, all));
+      return () => {};
+    },
+  };
 }
 
 /** What tells how things are, so that only the last counts. */
@@ -141,6 +156,11 @@ function enter() {
   fill(main);
   live.run();
 }
+
+// --- small screens -------------------------------------------------------------------------------------------------
+
+// Rows of long lists have their height from the view, which is made again when that changes.
+matchMedia(SMALL).addEventListener("change", () => shown && route());
 
 // --- light and dark, and the key -----------------------------------------------------------------------------------
 

@@ -103,5 +103,5 @@ function filled(element, classes, props, children) {
 }
 
 function flat(children) {
-  return children.flat(9).filter((each) => each !== null && each !== undefined && each !== false);
+  return children.flat(9).filter((each) => each !== null && each !== undefined && each !== false && each !== "");
 }

@@ -18,16 +18,22 @@ function unescaped(token) {
   }
 }
 
-const DECISIONS = new Set([
-  "instance.load_started", "instance.loaded", "instance.load_failed", "instance.unloaded", "instance.crashed",
-  "admission.wait_started", "admission.wait_ended", "admission.refused", "prediction.made", "prediction.settled",
-  "model.pinned", "model.unpinned", "model.quarantined", "model.released",
+/** The facts that `explain` tells of. */
+const EXPLAINED = new Set([
+  "admission.refused", "admission.wait_ended", "admission.wait_started",
+  "alias.canary_started", "alias.promoted", "alias.promotion_started", "alias.promotion_stopped", "alias.removed", "alias.set",
+  "alias.taken_back",
+  "benchmark.cancelled", "benchmark.failed", "benchmark.finished", "benchmark.progressed", "benchmark.started",
+  "instance.crashed", "instance.grew", "instance.load_failed", "instance.load_started", "instance.loaded", "instance.unloaded",
+  "model.pinned", "model.quarantined", "model.registered", "model.released", "model.removed", "model.unpinned",
+  "node.draining", "node.resumed",
+  "prediction.made", "prediction.settled",
 ]);
 
 /** Whether `explain` can tell of an event. @param {{subject: string}} event */
 export function canBeExplained(event) {
   const {aggregate, fact} = named(event);
-  return DECISIONS.has(`${aggregate}.${fact}`);
+  return EXPLAINED.has(`${aggregate}.${fact}`);
 }
 
 /** @type {[RegExp, (value: number) => string][]} */
@@ -43,8 +49,13 @@ const UNSAID = /_id$|^pid$|^sha256$|^content$|^settings_key$/;
 /** What an event says beside its subject, on one line. @param {{data: any, subject: string}} event */
 export function details(event) {
   const {ids} = named(event);
+  const data = event.data ?? {};
   const told = [];
-  for (const [name, value] of Object.entries(event.data ?? {})) {
+  if (data.model_id && !ids.includes(data.model_id)) told.push(versionOf(data.model_id, data.version));
+  if (data.old_model_id) told.push(`was ${versionOf(data.old_model_id, data.old_version)}`);
+  const isNamed = told.length > 0;
+  for (const [name, value] of Object.entries(data)) {
+    if ((name === "version" || name === "old_version") && isNamed) continue; // it stands behind its model
     if (value === null || value === "" || typeof value === "object" || ids.includes(String(value)) || UNSAID.test(name)) continue;
     const write = typeof value === "number" ? BY_ENDING.find(([ending]) => ending.test(name))?.[1] : undefined;
     told.push(`${name.replace(/_(bytes|ms|seconds)$/, "")} ${write ? write(value) : value}`);
@@ -52,10 +63,20 @@ export function details(event) {
   return told.join(" · ");
 }
 
+/** A version of a model as people write it. @param {string} model @param {number} [version] */
+function versionOf(model, version) {
+  return version ? `${model}@${version}` : model;
+}
+
+/** The trace of an event; empty: it has none. @param {{traceparent?: string}} event */
+export function traceOf(event) {
+  return event?.traceparent?.split("-")[1] ?? "";
+}
+
 /** The whole event: its envelope and its body. @param {any} event @param {any} context */
 export function wholeEvent(event, context) {
   const {aggregate, ids, fact} = named(event);
-  const trace = event.traceparent?.split("-")[1];
+  const trace = traceOf(event);
   const model = event.data?.model_id ?? (aggregate === "model" ? ids[0] : null);
   const facts = [
     ["Sequence", event.seq],
@@ -65,7 +86,7 @@ export function wholeEvent(event, context) {
     ["Id", h("code", {}, event.id)],
     event.correlation_id && ["Request", h("code", {}, event.correlation_id)],
     event.causation_id && ["Caused by", h("code", {}, event.causation_id)],
-    trace && ["Trace", h("code", {title: "Shows it, on the machine of the node, if that keeps traces"}, `suite trace ${trace.slice(0, 8)}`)],
+    trace && ["Trace", h("a.mono", {href: context.link("trace", {id: trace, seq: event.seq})}, trace.slice(0, 8))],
     event.expires && ["Expires", moment(event.expires)],
   ].filter(Boolean);
   return [
@@ -74,6 +95,8 @@ export function wholeEvent(event, context) {
       canBeExplained(event) && h("a", {href: context.link("why", {seq: event.seq})}, "Why it happened"),
       model && h("a", {href: context.link("why", {model})}, `Why ${model} is as it is`),
       model && h("a", {href: context.link("log", {model})}, "All its events"),
+      aggregate === "alias" && h("a", {href: context.link("log", {filter: `alias.${ids[0]}`})}, `All that happened to ${ids[0]}`),
+      trace && h("a", {href: context.link("trace", {id: trace, seq: event.seq})}, "Its trace"),
     ]),
     h("dl.facts", {}, facts.map(([name, value]) => [h("dt", {}, name), h("dd", {}, value)])),
     h("pre.json", {tabindex: "0", "aria-label": "The body of the event"}, coloured(event.data)),

@@ -9,7 +9,7 @@ const SILENCE = 25_000; // a sign of life comes every 10 s
 
 /**
  * @typedef {"connecting" | "live" | "lost" | "refused" | "resting"} Connection
- * @typedef {"connection" | "hello" | "fleet" | "models" | "events" | "trouble"} Topic
+ * @typedef {"connection" | "hello" | "fleet" | "models" | "aliases" | "events" | "trouble"} Topic
  */
 
 /** What the page knows: `live.on("fleet", (fleet) => ...)` is called with each change; it returns what ends that. */
@@ -25,6 +25,8 @@ export class Live {
     this.fleet = null;
     /** All models by id. @type {Map<string, any>} */
     this.models = new Map();
+    /** What serves under each alias. @type {any[]} */
+    this.aliases = [];
     /** Whether `models` has all of them. */
     this.areAllKnown = false;
     /** What does not answer, by what it is about: "service" or "log". @type {Map<string, {code: string, message: string}>} */
@@ -114,10 +116,12 @@ export class Live {
     if (name === "hello") {
       this.hello = data;
       this.models.clear();
+      this.aliases = [];
       this.areAllKnown = false;
       this.troubles.clear();
     } else if (name === "fleet") this.takeFleet(data);
     else if (name === "models") this.takeModels(data);
+    else if (name === "aliases") this.aliases = data.aliases;
     else if (name === "events") this.troubles.delete("log");
     else if (name === "trouble") this.troubles.set(data.about, data);
     this.tell(name, data);

@@ -1,13 +1,50 @@
 // A replay of what was asked for, under several rules and budgets, and what would have served best.
 
-import {fill, h} from "./dom.js";
+import {request, serverEvents} from "./api.js";
+import {fill, h, put} from "./dom.js";
 import {count, duration} from "./format.js";
 import {empty, failed} from "./parts.js";
 
 const POLICIES = {best_lately: "the best lately", relaxed_belady: "relaxed Belady", greedy_dual: "greedy dual", decayed_frequency: "decayed frequency"};
 
-/** The result stays when the view is left, as it took long. @type {any} */
-let last = null;
+/** How far the replay is that runs, and the last result: both stay when the view is left, as it took long. */
+const replay = {
+  /** @type {{phase: string, fraction: number} | null} */
+  told: null,
+  /** @type {any} */
+  last: null,
+  /** @type {any} */
+  error: null,
+  /** Shows it, where somebody looks. */
+  show: () => {},
+};
+
+const PHASES = {begin: "The replay begins", reading: "The log is read", replaying: "The uses are replayed in virtual time, by a process that yields to all others"};
+
+/** Has the node replay, and says how far it is. @param {any} fields */
+async function run(fields) {
+  replay.error = null;
+  replay.told = {phase: "begin", fraction: 0};
+  replay.show();
+  try {
+    replay.last = await told(fields);
+  } catch (error) {
+    replay.error = error;
+  }
+  replay.told = null;
+  replay.show();
+}
+
+async function told(fields) {
+  const answer = await request("/ui/replay", {method: "POST", body: JSON.stringify(fields)});
+  for await (const {name, data} of serverEvents(answer)) {
+    if (name === "end") return data;
+    if (name === "error") throw data;
+    replay.told = data;
+    replay.show();
+  }
+  throw {message: "The replay ended early: the gateway has closed the connection."};
+}
 
 /** @param {any} context */
 export function replayPanel(context) {
@@ -26,27 +63,34 @@ export function replayPanel(context) {
     with_bets: bets.checked,
     of_node: node.value || null,
   });
-  const run = async (event) => {
+  const submit = (event) => {
     event.preventDefault();
     const fields = asked();
     if (fields.memory_gb.some((each) => !(each > 0))) return context.say("Budgets are numbers of GB, with commas between them", "error");
-    button.disabled = true;
-    fill(result, h("p.muted", {role: "status"}, "The newest uses are replayed in virtual time, by a process that yields to all others. That can take minutes."), h("progress", {"aria-label": "Replaying"}));
-    try {
-      last = await context.act("replay_history", fields);
-      fill(result, outcomesOf(last));
-    } catch (error) {
-      fill(result, failed(error));
-    }
-    button.disabled = false;
+    run(fields);
   };
-  fill(result, last ? outcomesOf(last) : empty("Nothing was replayed yet", mayRun ? "A replay says what other rules and other memory would have come to, with the same requests." : "A replay needs a key with the right admin."));
+  const bar = h("progress", {max: 1, "aria-label": "How far the replay is"});
+  const phase = h("p.muted", {role: "status"});
+  const progress = h("div.stack", {}, phase, bar);
+  const show = () => {
+    button.disabled = !mayRun || replay.told !== null;
+    if (replay.told) {
+      put(phase, `${PHASES[replay.told.phase] ?? replay.told.phase}: ${Math.round(100 * replay.told.fraction)} %`);
+      bar.value = replay.told.fraction;
+      if (result.firstChild !== progress) fill(result, progress);
+    } else if (replay.error) fill(result, failed(replay.error));
+    else if (replay.last) fill(result, outcomesOf(replay.last));
+    else fill(result, empty("Nothing was replayed yet", mayRun ? "A replay says what other rules and other memory would have come to, with the same requests." : "A replay needs a key with the right admin."));
+  };
+  replay.show = show;
+  context.signal.addEventListener("abort", () => replay.show === show && (replay.show = () => {}));
+  show();
   return h(
     "section.panel.replay",
     {},
     h("div.head", {}, h("h2", {}, "What other rules would have come to")),
     h("div.body", {}, [
-      h("form", {onsubmit: run}, [
+      h("form", {onsubmit: submit}, [
         field("replay-memory", "Budgets in GB", memory),
         field("replay-requests", "Newest uses", requests),
         field("replay-node", "Of", node),

@@ -1,7 +1,8 @@
 // Ranges of time: which one is looked at, how it is chosen, and what stands at an axis of it.
 
-import {h, set} from "./dom.js";
+import {fill, h, set} from "./dom.js";
 import {clock, duration} from "./format.js";
+import {ignored} from "./parts.js";
 
 const MINUTE = 60_000;
 const HOUR = 60 * MINUTE;
@@ -54,6 +55,20 @@ export function rangeOf(params, usual = "24h") {
 }
 
 /**
+ * What of the address makes no sense as a range, in words; empty: nothing.
+ * @param {Record<string, string>} params
+ */
+export function rangeProblem({since, until, span}) {
+  if (since || until) {
+    const [begin, end] = [Date.parse(since ?? ""), Date.parse(until ?? "")];
+    if (!since || !until) return `A range has both since and until: without ${since ? "until" : "since"} it is ignored.`;
+    if (Number.isNaN(begin) || Number.isNaN(end)) return `${Number.isNaN(begin) ? since : until} is no time: write it like 2026-11-29T12:00:00Z.`;
+    if (begin >= end) return "The end must be after the beginning: the range in the address is ignored.";
+  }
+  return span && !Object.hasOwn(LABELS, span) ? `There is no span ${span}: there are ${Object.keys(LABELS).join(", ")}.` : "";
+}
+
+/**
  * The controls of a range: spans, to and fro, and any two times. `onChange` gets the parameters for the address.
  * @param {Record<string, string>} params
  * @param {(params: Record<string, string | null>) => void} onChange
@@ -71,10 +86,16 @@ export function rangePicker(params, onChange, usual = "24h") {
   const set_ = (event) => {
     event.preventDefault();
     const [begin, end] = [Date.parse(from.value), Date.parse(to.value)];
-    if (begin < end) choose(begin, end);
-    else to.setCustomValidity("The end must be after the beginning"), to.reportValidity();
+    if (begin < end) return choose(begin, end);
+    tell(Number.isNaN(begin) || Number.isNaN(end) ? "A range needs a beginning and an end" : "The end must be after the beginning");
   };
-  to.addEventListener("input", () => to.setCustomValidity(""));
+  const problem = h("div.problem");
+  const tell = (text) => {
+    fill(problem, text && ignored(text));
+    for (const input of [from, to]) set(input, "aria-invalid", text ? "true" : null);
+  };
+  for (const input of [from, to]) input.addEventListener("input", () => tell(""));
+  tell(rangeProblem(params));
   return h(
     "form.range",
     {onsubmit: set_},
@@ -84,6 +105,7 @@ export function rangePicker(params, onChange, usual = "24h") {
       h("button", {type: "button", title: "Later", "aria-label": "Later", disabled: since === 0 || span !== null, onclick: () => shift(0.5)}, "›"),
     ]),
     h("span.any", {}, from, "–", to, h("button", {type: "submit"}, "Show")),
+    problem,
   );
 }
 

@@ -10,8 +10,8 @@
 //
 // `context` is what app.js makes for it:
 //
-//     context.live       what the page knows (live.js): fleet, models, rates; context.on(topic, listener) hears of
-//                        changes until the view is left: of "fleet" and "models" of the last, once a picture
+//     context.live       what the page knows (live.js): fleet, models, aliases, rates; context.on(topic, listener) hears
+//                        of changes until the view is left: of "fleet" and "models" of the last, once a picture
 //     context.ask(action, fields)  looks something up: a promise of the reply, as the service has it
 //     context.act(action, fields)  changes something, if context.live.may("admin")
 //     context.params     the parameters of the address: #/why?model=x  ->  {model: "x"}
@@ -27,7 +27,8 @@ import {view as log} from "./views/log.js";
 import {view as now} from "./views/now.js";
 import {view as quality} from "./views/quality.js";
 import {view as time} from "./views/time.js";
+import {view as trace} from "./views/trace.js";
 import {view as tryIt} from "./views/try.js";
 import {view as why} from "./views/why.js";
 
-export const views = [now, time, why, bets, quality, log, tryIt];
+export const views = [now, time, why, bets, quality, log, trace, tryIt];

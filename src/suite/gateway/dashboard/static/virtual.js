@@ -4,6 +4,14 @@ import {h, keep} from "./dom.js";
 
 const MORE = 12; // rows above and below those that can be seen
 
+/** A screen on which rows have two lines, as the styles have it too. */
+export const SMALL = "(max-width: 640px)";
+
+/** The height of rows: on a small screen another. @param {number} usual @param {number} small */
+export function rowHeight(usual, small) {
+  return matchMedia(SMALL).matches ? small : usual;
+}
+
 /**
  * @template T
  */

@@ -4,7 +4,7 @@ import {calibrationChart, sentence} from "../calibration.js";
 import {Chart} from "../chart.js";
 import {fill, h, put, set} from "../dom.js";
 import {bytes, count, moment} from "../format.js";
-import {badge, empty, failed, figure, tableOf} from "../parts.js";
+import {badge, empty, failed, figure, findModel, ignored, tableOf} from "../parts.js";
 import {replayPanel} from "../replay.js";
 import {busy, rangeOf, rangePicker, refreshing, span} from "../times.js";
 import {Rows} from "../virtual.js";
@@ -46,9 +46,11 @@ export const view = {
     );
     const show = async () => {
       const {since, until} = rangeOf(params, "7d");
-      const asked = {since: since / 1000, until: until / 1000, model_id: params.model};
       busy(root, true);
       try {
+        const notice = await findModel(context);
+        const asked = {since: since / 1000, until: until / 1000, model_id: params.model};
+        list.showModel();
         const [bets, predictions] = await Promise.all([context.ask("get_bet_statistics", asked), context.ask("get_predictions", {limit: 12}), list.show(asked)]);
         figures.set(bets.total);
         setCharts(bets, outcomes, saved);
@@ -59,7 +61,7 @@ export const view = {
         fill(quality, [bets.calibration.count > 0 && h("p", {}, `Bets: ${sentence(bets.calibration)}.`), predictions.chances.count > 0 && h("p", {}, `All models: ${sentence(predictions.chances)}.`)]);
         fill(reasons, tableOfReasons(bets));
         fill(forecast, tableOfForecast(predictions, context));
-        fill(trouble);
+        fill(trouble, notice);
       } finally {
         busy(root, false);
       }
@@ -160,18 +162,25 @@ class BetList {
     this.nothing = h("div", {hidden: true}, empty("No bets in this time", "The service takes bets when a load before the first request is likely to pay."));
     const chosen = context.params.outcome ?? "";
     const buttons = Object.entries(OUTCOMES).map(([outcome, label]) => h("button.small", {type: "button", "aria-pressed": String(outcome === chosen), onclick: () => go({outcome})}, label));
-    const {model} = context.params;
+    this.only = h("span.muted");
     this.element = h(
       "section.panel.bets",
       {},
-      h("div.head", {}, h("h2", {}, "Expected, and what came"), model && [h("span.muted", {}, `only ${model}`), h("a", {href: context.link("bets", {...context.params, model: null})}, "Show all models")], h("span.grow"), h("div.group", {role: "group", "aria-label": "Which bets"}, buttons)),
+      h("div.head", {}, h("h2", {}, "Expected, and what came"), context.params.model && [this.only, h("a", {href: context.link("bets", {...context.params, model: null})}, "Show all models")], h("span.grow"), h("div.group", {role: "group", "aria-label": "Which bets"}, buttons)),
       tableOf("Bets", ["Model", "Taken", "Chance", "What came", "Saved", "Memory"], this.rows),
+      Object.hasOwn(OUTCOMES, chosen) ? null : h("div.body", {}, ignored(`There is no outcome ${chosen}: all bets are shown.`)),
       this.nothing,
     );
   }
 
+  /** Says of which model they are, once it is known which is meant. */
+  showModel() {
+    put(this.only, `only ${this.context.params.model}`);
+  }
+
   async show(asked) {
-    this.asked = {...asked, outcome: this.context.params.outcome || undefined, limit: PAGE};
+    const {outcome} = this.context.params;
+    this.asked = {...asked, outcome: (Object.hasOwn(OUTCOMES, outcome ?? "") && outcome) || undefined, limit: PAGE};
     const reply = await this.context.ask("get_bets", this.asked);
     this.take([], reply);
   }

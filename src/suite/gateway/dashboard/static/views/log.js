@@ -3,10 +3,11 @@
 import {eachFrame, fill, h, put, set} from "../dom.js";
 import {details, named, wholeEvent} from "../events.js";
 import {clock, count} from "../format.js";
-import {empty, failed} from "../parts.js";
-import {Rows} from "../virtual.js";
+import {empty, failed, meant} from "../parts.js";
+import {Rows, rowHeight} from "../virtual.js";
 
 const ROW = 30;
+const SMALL_ROW = 48;
 const PAGE = 200;
 const MOST = 5_000; // events that are kept while new ones come; older ones are asked for again
 const FILTER_PAUSE = 400;
@@ -19,7 +20,7 @@ export const view = {
   mount(root, context) {
     const log = new Log(context);
     fill(root, log.element);
-    log.begin();
+    log.start();
     context.on("events", (told) => log.hear(told));
     return () => {};
   },
@@ -38,11 +39,12 @@ class Log {
     this.early = null;
     this.isPaused = false;
     this.unseen = 0;
-    this.selected = Number(context.params.seq) || 0;
+    this.selected = 0;
     this.show = eachFrame(() => this.draw(), context.signal);
+    this.rowHeight = rowHeight(ROW, SMALL_ROW);
     this.makeControls();
     this.rows = new Rows({
-      height: ROW,
+      height: this.rowHeight,
       key: (event) => String(event.seq),
       make: () => this.row(),
       signal: context.signal,
@@ -90,6 +92,18 @@ class Log {
 
   get isFiltered() {
     return this.filter.value.trim() !== "";
+  }
+
+  /** Begins with what the address says: an event, and a model by any of its names. The log may know others, too. */
+  async start() {
+    const {seq, model} = this.context.params;
+    if (Number.isSafeInteger(Number(seq ?? 1)) && !(Number(seq) < 1)) this.selected = Number(seq ?? 0);
+    else this.context.say(`${seq} is no sequence of an event: those are whole numbers from 1 on`, "error");
+    if (model) {
+      const found = await meant(this.context, model).catch((error) => this.context.signal.aborted || this.context.say(error.message, "error"));
+      if (typeof found === "string" && this.filter.value === `model:${model}`) this.filter.value = `model:${found}`;
+    }
+    if (!this.context.signal.aborted) await this.begin();
   }
 
   /** Begins anew with the newest events. */
@@ -172,7 +186,7 @@ class Log {
 
   add(fresh) {
     if (!fresh.length) return;
-    if (this.isPaused || window.scrollY > ROW * 4) {
+    if (this.isPaused || window.scrollY > this.rowHeight * 4) {
       this.unseen += fresh.length;
       this.waiting = [...fresh, ...(this.waiting ?? [])].slice(0, MOST);
     } else {
@@ -195,7 +209,7 @@ class Log {
   }
 
   scrolled() {
-    if (window.scrollY <= ROW * 4) this.takeWaiting();
+    if (window.scrollY <= this.rowHeight * 4) this.takeWaiting();
   }
 
   toTop() {

@@ -3,7 +3,7 @@
 import {Chart} from "../chart.js";
 import {fill, h, put, set} from "../dom.js";
 import {ago, count, duration, moment} from "../format.js";
-import {badge, empty, failed, tableOf} from "../parts.js";
+import {badge, empty, failed, ignored, tableOf} from "../parts.js";
 import {busy, rangeOf, rangePicker, refreshing} from "../times.js";
 import {Rows} from "../virtual.js";
 
@@ -62,7 +62,7 @@ export const view = {
         setCharts(quality, known, since, until, trust, scores);
         versionsPanel.hidden = !known.flat().length;
         fill(versions, tableOfVersions(known.flat()));
-        fill(trouble);
+        fill(trouble, unknownOf(params, chosen, compared.models).map(ignored));
       } finally {
         busy(root, false);
       }
@@ -74,14 +74,28 @@ export const view = {
 
 /** The models that are drawn: those that the address says, else the first that were evaluated. */
 function chosenOf(params, models) {
-  try {
-    const said = JSON.parse(params.models ?? "");
-    if (Array.isArray(said)) return said.filter((each) => typeof each === "string").slice(0, MOST);
-  } catch {
-    // the address says none
-  }
+  const said = parsed(params.models ?? "");
+  if (Array.isArray(said)) return said.filter((each) => typeof each === "string").slice(0, MOST);
   const evaluated = models.filter((each) => each.evaluations);
   return (evaluated.length ? evaluated : models).slice(0, 4).map((each) => each.model_name);
+}
+
+/** What of the address is not there. */
+function unknownOf(params, chosen, models) {
+  const known = new Set(models.map((each) => each.model_name));
+  const missing = chosen.filter((name) => !known.has(name));
+  return [
+    ...(params.models && !Array.isArray(parsed(params.models)) ? ['The models in the address are no list of names: write it like ["a","b"].'] : []),
+    ...(missing.length ? [`Nothing is known of ${missing.join(", ")}: the list below has all models.`] : []),
+  ];
+}
+
+function parsed(text) {
+  try {
+    return JSON.parse(text);
+  } catch {
+    return null;
+  }
 }
 
 // --- models --------------------------------------------------------------------------------------------------------
@@ -239,7 +253,8 @@ class Metrics {
     this.table = h("div.scroll");
     this.body = h("div.measured", {}, this.chart.element, this.table);
     this.nothing = h("div", {hidden: true}, empty("No metrics were logged", h("span", {}, "Agents log them with ", h("code", {}, "suite log-metric"), " or the action log_performance_metric.")));
-    this.element = h("section.panel", {}, h("div.head", {}, h("h2", {}, "Metrics by agent"), h("span.grow"), this.choice), this.body, this.nothing);
+    this.unknown = h("div.body", {hidden: true});
+    this.element = h("section.panel", {}, h("div.head", {}, h("h2", {}, "Metrics by agent"), h("span.grow"), this.choice), this.unknown, this.body, this.nothing);
   }
 
   async show(since, until) {
@@ -248,7 +263,10 @@ class Metrics {
     this.body.hidden = this.choice.hidden = !metrics.length;
     if (!metrics.length) return;
     const names = metrics.map((each) => each.metric_name);
-    const wanted = names.includes(this.context.params.metric) ? this.context.params.metric : names[0];
+    const {metric} = this.context.params;
+    const wanted = names.includes(metric) ? metric : names[0];
+    this.unknown.hidden = !metric || wanted === metric;
+    if (!this.unknown.hidden) fill(this.unknown, ignored(`No agent has logged ${metric}: this is ${wanted}.`));
     if (this.choice.children.length !== names.length) fill(this.choice, names.map((name) => h("option", {value: name}, name)));
     this.choice.value = wanted;
     const asked = {metric_name: wanted, since: since / 1000, until: until / 1000};

@@ -1,9 +1,9 @@
 // How it went: who was in memory when, requests, cold starts, how long they took, and what was reused.
 
 import {Chart} from "../chart.js";
-import {fill, h} from "../dom.js";
+import {fill, h, put} from "../dom.js";
 import {count} from "../format.js";
-import {empty, failed, figure} from "../parts.js";
+import {empty, failed, figure, findModel} from "../parts.js";
 import {Timeline} from "../timeline.js";
 import {busy, rangeOf, rangePicker, refreshing, span} from "../times.js";
 
@@ -24,14 +24,17 @@ export const view = {
     const charts = chartsOfRequests(zoom);
     const timeline = new Timeline(context);
     const models = h("div.panel", {}, h("div.head", {}, h("h2", {}, "Models by use")), h("div.scroll"));
+    const refusals = panelOfRefusals(context);
+    const only = h("b");
     const trouble = h("div");
     fill(
       root,
       h("div.head", {}, h("h1", {}, "Time"), rangePicker(params, go)),
-      params.model && h("p.links", {}, h("span", {}, "Only ", h("b", {}, params.model)), h("a", {href: context.link("time", {...params, model: null})}, "Show all models")),
+      params.model && h("p.links", {}, h("span", {}, "Only ", only), h("a", {href: context.link("time", {...params, model: null})}, "Show all models")),
       trouble,
       figures.element,
       h("div.charts", {}, charts.all.map((each) => each.element)),
+      refusals.element,
       timeline.element,
       params.model ? null : models,
     );
@@ -40,13 +43,17 @@ export const view = {
       const asked = {since: since / 1000, until: until / 1000, model_id: params.model};
       busy(root, true);
       try {
+        const notice = await findModel(context);
+        put(only, params.model);
+        asked.model_id = params.model;
         const requests = context.ask("get_request_statistics", {...asked, limit: 0}).then((reply) => {
           figures.set(reply.total);
           charts.set(reply);
+          refusals.set(reply.total);
         });
         await Promise.all([requests, timeline.show(since, until, params)]);
         if (!params.model) fill(models.lastChild, tableOfModels((await context.ask("get_request_statistics", asked)).models, context));
-        fill(trouble);
+        fill(trouble, notice);
       } finally {
         busy(root, false);
       }
@@ -137,6 +144,39 @@ function percentiles(at, name) {
   }));
 }
 
+// --- refusals ------------------------------------------------------------------------------------------------------
+
+const REASONS = {
+  actor_crashed: "its process crashed",
+  draft_model_unfit: "its draft model does not fit it",
+  load_cancelled: "its load was ended",
+  load_failed: "it could not be loaded",
+  model_file_incomplete: "its file is not complete",
+  model_file_invalid: "its file is damaged",
+  model_quarantined: "it was left alone, as it had failed again and again",
+  not_enough_memory: "no memory in time",
+  overloaded: "too many requests at once",
+};
+
+function panelOfRefusals({link}) {
+  const body = h("tbody");
+  const element = h(
+    "section.panel",
+    {"aria-label": "Refused requests", hidden: true},
+    h("div.head", {}, h("h2", {}, "Refused requests"), h("span.muted", {}, "by reason"), h("span.grow"), h("a", {href: link("log", {filter: "admission.refused"})}, "In the log")),
+    h("table", {}, body),
+  );
+  const row = ([code, number], refused) =>
+    h("tr", {}, h("td", {}, REASONS[code] ?? code, h("span.muted", {}, ` (${code})`)), h("td.number", {}, count(number)), h("td.number.muted", {}, percent((100 * number) / refused)));
+  return {
+    element,
+    set({refused, refusals = {}}) {
+      element.hidden = !refused;
+      fill(body, Object.entries(refusals).map((each) => row(each, refused)));
+    },
+  };
+}
+
 // --- models --------------------------------------------------------------------------------------------------------
 
 function tableOfModels(models, context) {
@@ -152,7 +192,7 @@ function tableOfModels(models, context) {
         h("th.id", {scope: "row"}, h("a", {href: context.link("time", {...context.params, model: model_id})}, model_id)),
         h("td.number", {}, h("i.share", {style: {width: `${(70 * of.requests) / most}px`}}), count(of.requests)),
         h("td.number", {}, count(of.cold_starts)),
-        h("td.number", {}, count(of.refused)),
+        h("td.number", {title: Object.entries(of.refusals ?? {}).map(([code, number]) => `${code} ${number}`).join(", ")}, count(of.refused)),
         h("td.number", {}, of.first_token ? ms(of.first_token.p50_ms) : "–"),
         h("td.number", {}, of.first_token ? ms(of.first_token.p95_ms) : "–"),
         h("td.number", {}, of.total ? ms(of.total.p95_ms) : "–"),

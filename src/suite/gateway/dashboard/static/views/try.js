@@ -3,7 +3,7 @@
 import {request, serverEvents} from "../api.js";
 import {fill, h, put, set} from "../dom.js";
 import {count, duration} from "../format.js";
-import {empty} from "../parts.js";
+import {empty, failed, meant} from "../parts.js";
 
 export const view = {
   name: "try",
@@ -27,7 +27,7 @@ class Chat {
     this.running = null;
     this.turns = h("div.turns", {role: "log", "aria-label": "Chat", tabindex: "0"});
     this.none = empty("Ask a model something", "It is loaded by the first message if it is not in memory. Nothing of what you write is stored.");
-    this.model = h("select", {onchange: () => context.replace({model: this.model.value})});
+    this.model = h("select", {onchange: () => this.changeModel()});
     this.system = h("textarea", {rows: "3", placeholder: "What the model is to be"});
     this.temperature = h("input", {type: "number", min: "0", max: "5", step: "0.1", placeholder: "the model's"});
     this.most = h("input", {type: "number", min: "1", max: "100000", step: "1", value: "512"});
@@ -35,13 +35,28 @@ class Chat {
     this.send = h("button.primary", {type: "submit"}, "Send");
     this.end = h("button", {type: "button", hidden: true, onclick: () => this.stop()}, "Stop");
     const form = h("form.compose", {onsubmit: (event) => this.submit(event)}, this.text, this.end, this.send);
+    this.wrong = h("div");
     this.element = [
       h("h1.visually-hidden", {}, "Try"),
+      this.wrong,
       h("div.try", {}, h("section.panel.chat", {"aria-label": "Chat"}, this.turns, form), this.fields()),
     ];
     fill(this.turns, this.none);
     this.listModels();
+    this.chooseMeant();
     this.text.focus({preventScroll: true});
+  }
+
+  /** Chooses the model that the address means, and says so if there is none. */
+  async chooseMeant() {
+    const {params, live} = this.context;
+    if (!params.model || live.models.has(params.model)) return;
+    try {
+      params.model = await meant(this.context, params.model);
+      this.listModels();
+    } catch (error) {
+      if (!this.context.signal.aborted) fill(this.wrong, failed(error));
+    }
   }
 
   fields() {
@@ -60,8 +75,14 @@ class Chat {
     );
   }
 
+  changeModel() {
+    this.context.params.model = this.model.value;
+    this.context.replace({model: this.model.value});
+    fill(this.wrong);
+  }
+
   listModels() {
-    const chosen = this.model.value || this.context.params.model || "";
+    const chosen = this.context.params.model || this.model.value;
     const all = [...this.context.live.models.values()].filter((model) => model.status !== "invalid" && isForText(model));
     /** @type {(isHeld: boolean) => string[]} */
     const ids = (isHeld) => all.filter((model) => (model.instances?.length ?? 0) > 0 === isHeld).map((model) => model.id).sort();
@@ -203,6 +224,7 @@ class Turn {
       this.cost,
       told.map(([name, value]) => h("span", {}, `${name} `, h("b", {}, value))),
       h("a", {href: context.link("log", {seq: reply.seq})}, `event ${reply.seq}`),
+      h("a", {href: context.link("trace", {id: reply.generation_id})}, "trace"),
     );
     return reply;
   }

@@ -1,12 +1,12 @@
 // Why a model is as it is, or what an event decided: sentences, candidates, and what would have changed it.
 
 import {fill, h, set} from "../dom.js";
-import {canBeExplained, details, named} from "../events.js";
+import {canBeExplained, details, named, traceOf} from "../events.js";
 import {bytes, clock, duration, moment} from "../format.js";
-import {badge, empty, failed} from "../parts.js";
+import {badge, empty, failed, meant} from "../parts.js";
 
 const RECENT = 60;
-const DECISIVE = ["instance", "admission", "prediction"];
+const DECISIVE = ["instance", "admission", "prediction", "alias"];
 
 export const view = {
   name: "why",
@@ -16,7 +16,7 @@ export const view = {
     const body = h("div.stack", {"aria-busy": "true"}, h("p.muted", {}, "Looking it up …"));
     fill(root, h("div.head", {}, h("h1", {}, "Why"), form(context)), body);
     const {seq, model, at} = context.params;
-    const shown = seq ? ofEvent(context, Number(seq)) : model || at ? ofModel(context, model, at) : overview(context);
+    const shown = seq ? ofEvent(context, seq) : model || at ? ofModel(context, model, at) : overview(context);
     shown
       .then((parts) => fill(body, parts))
       .catch((error) => context.signal.aborted || fill(body, failed(error)))
@@ -75,7 +75,7 @@ function happenings(title, events, context) {
       ),
     );
   });
-  return panel(title, rows.length ? h("ol", {}, rows) : empty("Nothing was decided yet", "Loads, evictions, waits, refusals and bets appear here."), true);
+  return panel(title, rows.length ? h("ol", {}, rows) : empty("Nothing was decided yet", "Loads, evictions, waits, refusals, bets and promotions appear here."), true);
 }
 
 const WORDS = {
@@ -89,19 +89,40 @@ const WORDS = {
   "admission.refused": "Refusal of",
   "prediction.made": "Bet on",
   "prediction.settled": "Bet settled on",
+  "alias.set": "New meaning of",
+  "alias.removed": "End of",
+  "alias.promotion_started": "Promotion to",
+  "alias.canary_started": "Canary of",
+  "alias.promoted": "Promoted to",
+  "alias.promotion_stopped": "End of a promotion to",
+  "alias.taken_back": "Taken back from",
 };
 
 // --- one model -----------------------------------------------------------------------------------------------------
 
-async function ofModel(context, model, at) {
-  const fields = {...(model ? {model_id: model, limit: 50} : {}), ...(at ? {at: new Date(at).toISOString()} : {})};
-  const reply = await context.ask("explain", fields);
+async function ofModel(context, typed, at) {
+  if (at && Number.isNaN(Date.parse(at))) throw {message: `${at} is no time: write it like 2026-11-29T12:00:00.`};
+  const when = at ? {at: new Date(at).toISOString()} : {};
+  const [model, reply] = typed ? await explained(context, typed, when) : [typed, await context.ask("explain", when)];
   const title = `${model ?? "In memory"}${at ? `, ${moment(reply.at)}` : ""}`;
   const states = reply.models.length
     ? reply.models.map((state) => stateOf(state, context))
     : empty(model ? `${model} was never loaded` : "Nothing was in memory", "There is nothing to explain yet.");
   const links = model && h("p.links", {}, h("a", {href: context.link("log", {model})}, "All its events"), h("a", {href: context.link("try", {model})}, "Try it"));
   return h("div.why", {}, panel(title, [states, links]), model ? told("What happened to it", reply.events, context) : null);
+}
+
+/** A model and its explanation. The log knows more models than are there, but only by their ids and aliases. */
+async function explained(context, typed, when) {
+  const ask = (model) => context.ask("explain", {model_id: model, limit: 50, ...when});
+  try {
+    return [typed, await ask(typed)];
+  } catch (error) {
+    if (error.code !== "model_not_found") throw error;
+    const model = await meant(context, typed);
+    context.replace({...context.params, model});
+    return [model, await ask(model)];
+  }
 }
 
 function stateOf(state, context) {
@@ -133,15 +154,18 @@ function told(title, events, context) {
 
 // --- one event -----------------------------------------------------------------------------------------------------
 
-async function ofEvent(context, seq) {
+async function ofEvent(context, text) {
+  const seq = Number(text);
+  if (!Number.isSafeInteger(seq) || seq < 1) throw {message: `${text} is no sequence of an event: those are whole numbers from 1 on.`};
   const [reply, page] = await Promise.all([
     context.ask("explain", {seq}),
     context.get(`/ui/events?${new URLSearchParams({after: String(seq - 1), limit: "1"})}`),
   ]);
   const [event] = reply.events;
   const stored = page.events.find((each) => each.seq === seq);
-  const trace = stored?.traceparent?.split("-")[1];
+  const trace = traceOf(stored);
   const model = event.model_id;
+  const alias = stored?.data?.alias;
   return [
     panel(
       `Event ${seq}, ${moment(event.timestamp)}`,
@@ -152,7 +176,8 @@ async function ofEvent(context, seq) {
           model && h("a", {href: context.link("why", {model, at: localTime(event.timestamp)})}, "As it was then"),
           h("a", {href: context.link("log", {seq})}, "The event"),
           ...DECIDED_BY.map((name) => stored?.data?.[name] && h("a", {href: context.link("why", {seq: stored.data[name]})}, `The decision, event ${stored.data[name]}`)),
-          trace && h("span.muted", {}, "Trace: ", h("code", {}, `suite trace ${trace.slice(0, 8)}`)),
+          alias && h("a", {href: context.link("log", {filter: `alias.${alias}`})}, `All that happened to ${alias}`),
+          trace && h("a", {href: context.link("trace", {id: trace, seq})}, "Its trace"),
         ]),
       ],
     ),
