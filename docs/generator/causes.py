@@ -48,7 +48,7 @@ _LOAD: Final = (
 _QUERY: Final = ("read_model_behind", "read_model_unavailable")
 
 BY_ACTION: Final[Mapping[str, tuple[str, ...]]] = {
-    "load_model": _LOAD,
+    "load_model": (*_LOAD, "adapter_not_found", "adapter_mismatch"),
     "unload_model": ("model_not_found", *_APPEND),
     "pin_model": (*_MODEL, *_APPEND, "model_quarantined", "not_enough_memory"),
     "unpin_model": ("model_not_found", *_APPEND),
@@ -67,6 +67,8 @@ BY_ACTION: Final[Mapping[str, tuple[str, ...]]] = {
         "invalid_chat",
         "unsupported_content",
         "invalid_picture",
+        "picture_not_allowed",
+        "picture_unreachable",
         "picture_too_large",
         "invalid_grammar",
         "invalid_schema",

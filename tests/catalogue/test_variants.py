@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from suite.catalogue import Catalogue
-from suite.catalogue.variants import Variant, applied
+from suite.catalogue.variants import Variant, applied, content_of
 from suite.config import ModelSettings
 from suite.errors import AdapterMismatch, AdapterNotFound, InvalidRequest, ModelNotFound
 from suite.messages.actions.base import AdapterChoice
@@ -121,3 +121,22 @@ def test_settings_take_what_requests_take() -> None:
     ):
         with pytest.raises(msgspec.ValidationError):
             msgspec.convert({"adapters": wrong}, ModelSettings)
+
+
+async def test_what_it_is_made_of_has_a_digest_that_no_names_change(models: Path) -> None:
+    quiet, silent = (AdapterChoice(id="poet", scale=scale) for scale in (0.5, 0.0))
+    settings = {
+        "captain": ModelSettings(base="one", adapters=("pirate", quiet)),
+        "mate": ModelSettings(base="one", adapters=(quiet, "pirate")),
+        "louder": ModelSettings(base="one", adapters=("pirate", "poet")),
+        "alone": ModelSettings(base="one", adapters=("pirate", silent)),
+    }
+    catalogue = await scanned(models, settings)
+    made = catalogue.variants
+    assert content_of(made["captain"], catalogue.models) is None, "nothing was read yet"
+    for name in ("one", "pirate", "poet"):
+        await catalogue.digest(name)
+    digests = {name: content_of(each, catalogue.models) for name, each in made.items()}
+    assert digests["captain"] == digests["mate"] and digests["alone"] == digests["pirate"]
+    assert len(set(digests.values()) | {catalogue.models["one"].sha256}) == 5
+    assert catalogue.meant("captain@2") == "captain" and catalogue.canonical("captain@2") == "one"

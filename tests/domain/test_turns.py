@@ -96,6 +96,10 @@ class AnyOrder(RuleBasedStateMachine):
     def unpin(self, model: str) -> None:
         self.memory.unpin(model)
 
+    @rule(serving=st.sets(MODELS, max_size=2))
+    def promote(self, serving: set[str]) -> None:
+        self.memory.promote(*serving)
+
     @rule(left=st.sampled_from([0, 50, 80, 90, LIMIT, 10 * LIMIT]))
     def others_leave(self, left: int) -> None:
         self.memory.others_leave(left)
@@ -143,6 +147,7 @@ class AnyOrder(RuleBasedStateMachine):
         idle = sum(each.reserved_bytes.ram for id, each in residents.items() if self.is_idle(id))
         for model in sorted(state.waiting, key=lambda each: state.waiting[each].rank):
             others = sum(state.pinned_bytes(each).ram for each in state.pinned if each != model)
+            others += state.serving_bytes(besides=model).ram
             need = state.need_bytes(state.queue(model)[0]).ram
             if need <= admissible - others:
                 kept = state.pinned[model].ram if model in state.pinned else 0
@@ -152,7 +157,8 @@ class AnyOrder(RuleBasedStateMachine):
     def is_idle(self, model: str) -> bool:
         memory, use = self.memory, self.memory.occupancy()[model]
         can_leave = may_leave(memory.state, model, now=memory.now, use=use)
-        return model not in memory.state.pinned and (can_leave or (use.gives_way and not use.leaving))
+        stays = model in memory.state.pinned or model in memory.state.serving
+        return not stays and (can_leave or (use.gives_way and not use.leaving))
 
     @invariant()
     def a_place_for_everyone_who_waits(self) -> None:
@@ -164,6 +170,7 @@ class AnyOrder(RuleBasedStateMachine):
         """As soon as what runs comes to its end, all who wait are served one after the other."""
         memory = self.memory
         memory.others_leave(LIMIT)
+        memory.promote()
         rounds = 0
         while memory.waiting:
             rounds += 1
@@ -585,6 +592,28 @@ def test_what_is_pinned_stays_whoever_waits_and_for_how_long() -> None:
     node.ask("b", 60)
     node.pass_time(3600.0)
     assert node.evicted == ["a"]
+
+
+def test_what_serves_while_another_version_is_promoted_stays_until_that_has_ended() -> None:
+    node = memory(old=40, new=40)
+    node.promote("old")
+    node.ask("other", 40)
+    assert node.evicted == ["new"], "and not the one that was used least recently"
+    assert {each.model_id: each.standing for each in node.decisions[-1].candidates} == {
+        "new": "idle",
+        "old": "serving",
+    }
+    waiting = node.ask("big", 80, wait=5.0)  # nobody is refused at once for what passes
+    node.pass_time(6.0)
+    told = node.refused[waiting].message
+    assert "old 40 bytes (it serves under chat until the promotion there has ended)" in told
+    node.leave("new")
+    node.finish_load("other")
+    node.finish("r3")
+    node.pass_time(LONGEST_TURN_SECONDS)
+    node.promote()
+    node.ask("big", 80)
+    assert node.evicted == ["new", "old", "other"]
 
 
 def test_a_model_is_loaded_once_for_all_who_ask_for_it_at_once() -> None:

@@ -14,12 +14,15 @@ from suite.engine.backend import BatchEntry
 from suite.engine.engine import Engine
 from suite.engine.llama_model import ContextSettings, LlamaModel
 from suite.engine.loaded_adapters import MOST
+from suite.engine.pictures.tokens import Piece, stand_ins
 from suite.engine.slots import Slots
 from suite.engine.snapshots.snapshots import Snapshots
+from suite.engine.speculation import Speculation
 from suite.errors import GenerationFailed
 from suite.identity import new_id, utc_now
 from support.adapters import adapter
 from support.backend import FakeBackend
+from support.drafts import Eager, KnowingDrafter
 from support.generations import Asked, Clock, asked, drain
 from support.models import tiny_model
 
@@ -27,6 +30,9 @@ PIRATE = adapter_set([Adapter("aa", "pirate.gguf", 1.0)])
 POET = adapter_set([Adapter("bb", "poet.gguf", 1.0)])
 BOTH = adapter_set([Adapter("aa", "pirate.gguf", 0.5), Adapter("bb", "poet.gguf", 1.0)])
 SETS = (NO_ADAPTERS, PIRATE, POET, BOTH)
+PICTURES = [Piece(stand_ins(name, 5), name.decode()) for name in (b"one", b"two")]
+BY_TOKEN = {piece.tokens[0]: piece for piece in PICTURES}
+PARTS: list[Sequence[int]] = [[1], [2], [3], [1, 2, 3], *(piece.tokens for piece in PICTURES)]
 
 
 def backend_of(*, slots: int = 4, separate: bool = False) -> FakeBackend:
@@ -36,7 +42,9 @@ def backend_of(*, slots: int = 4, separate: bool = False) -> FakeBackend:
 def ask(
     prompt: Sequence[int], adapters: AdapterSet, *, max_tokens: int = 5, conversation: str | None = None
 ) -> Asked:
-    return asked(prompt, max_tokens=max_tokens, conversation=conversation, adapters=adapters)
+    return asked(
+        prompt, max_tokens=max_tokens, conversation=conversation, adapters=adapters, pictures=BY_TOKEN
+    )
 
 
 def alone(prompt: Sequence[int], adapters: AdapterSet, max_tokens: int) -> list[int]:
@@ -60,7 +68,7 @@ def test_a_set_is_known_by_what_it_does() -> None:
 @given(
     st.lists(
         st.tuples(
-            st.lists(st.integers(1, 3), min_size=1, max_size=30),
+            st.lists(st.sampled_from(PARTS), max_size=12),
             st.sampled_from(SETS),
             st.integers(1, 12),
             st.sampled_from([None, None, "a", "b"]),
@@ -70,21 +78,32 @@ def test_a_set_is_known_by_what_it_does() -> None:
         max_size=10,
     ),
     st.booleans(),
+    st.booleans(),
+    st.integers(1, 4),
 )
 def test_each_says_what_it_says_alone(
-    plan: list[tuple[list[int], AdapterSet, int, str | None, int]], separate: bool
+    plan: list[tuple[list[Sequence[int]], AdapterSet, int, str | None, int]],
+    separate: bool,
+    guesses: bool,
+    slots: int,
 ) -> None:
+    """With other adapters beside it, pictures, guesses, and conversations that come back from snapshots."""
     clock = Clock()
-    backend = backend_of(separate=separate)
+    backend = backend_of(slots=slots, separate=separate)
     engine = Engine(
         backend,
-        Slots(4),
+        Slots(slots),
         prompt_step_tokens=4,
         max_step_seconds=0.3,
         snapshots=stored(None),
+        speculation=Speculation(backend, KnowingDrafter(wrong_every=3), Eager()) if guesses else None,
         clock=clock,
     )
-    every = [ask(*each[:2], max_tokens=each[2], conversation=each[3]) for each in plan]
+    prompts = [[token for part in (*parts, [1]) for token in part] for parts, *_ in plan]
+    every = [
+        ask(prompt, each[1], max_tokens=each[2], conversation=each[3])
+        for prompt, each in zip(prompts, plan, strict=True)
+    ]
     step = 0
     while step <= 10 or engine.busy:
         for each, (*_, begins) in zip(every, plan, strict=True):
@@ -94,7 +113,7 @@ def test_each_says_what_it_says_alone(
         clock.now += 0.1
         step += 1
         assert step < 3000, "it does not come to an end"
-    for each, (prompt, adapters, tokens, *_) in zip(every, plan, strict=True):
+    for each, prompt, (_, adapters, tokens, *_) in zip(every, prompts, plan, strict=True):
         assert each.heard.error is None
         assert each.heard.tokens == alone(prompt, adapters, tokens)
 

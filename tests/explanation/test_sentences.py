@@ -31,6 +31,7 @@ from suite.messages.envelope import Recorded
 from suite.messages.events import (
     AliasRemoved,
     AliasSet,
+    AppliedAdapter,
     BenchmarkCancelled,
     BenchmarkFailed,
     BenchmarkFinished,
@@ -186,6 +187,7 @@ WAIT = Decision(
         Candidate(model_id="a", bytes=GIB, standing="closing", chosen=True, uses=1),
         Candidate(model_id="b", bytes=GIB, standing="used", chosen=True, uses=2, stays_seconds=0.5),
         Candidate(model_id="c", bytes=GIB, standing="promised"),
+        Candidate(model_id="d", bytes=GIB, standing="serving"),
     ),
     alternatives=(
         MoreMemory(bytes=GIB, starts=True, evicting=("a",)),
@@ -389,7 +391,8 @@ TABLE: tuple[tuple[Event, tuple[str, ...]], ...] = (
             "It needed 2.00 GiB, and 512.0 MiB of 8.00 GiB was free.",
             "It waited until a (1 request still used it, it took no others) and b (2 requests used it, and "
             "had 0.5 s left of its turn) could leave.",
-            "Also in memory: c (it was to leave for another model in front).",
+            "Also in memory: c (it was to leave for another model in front) and d (it serves under an alias "
+            "to which another version was being promoted).",
             "With 1.00 GiB more memory, it would have been loaded at once, and a would have left for it.",
             "Had nobody used b, it would have been loaded at once, and a and b would have left for it.",
         ),
@@ -445,6 +448,25 @@ TABLE: tuple[tuple[Event, tuple[str, ...]], ...] = (
             trained_context_tokens=8,
         ),
         ("box1 found tiny in tiny.gguf, 1.00 GiB.",),
+    ),
+    (
+        ModelRegistered(
+            model_id="captain",
+            node="box1",
+            file_name="pirate.gguf, polite.gguf",
+            file_bytes=GIB,
+            sha256="",
+            architecture="llama",
+            parameters=1,
+            quantization="Q4_1",
+            trained_context_tokens=8,
+            base="tiny",
+            adapters=(
+                AppliedAdapter(id="pirate", sha256="", scale=1.0),
+                AppliedAdapter(id="polite", sha256="", scale=0.5),
+            ),
+        ),
+        ("box1 found captain, which stands for tiny with pirate and polite x 0.5.",),
     ),
     (
         InstanceLoaded(
@@ -613,6 +635,10 @@ TABLE: tuple[tuple[Event, tuple[str, ...]], ...] = (
     (
         PromotionStopped(**PROMOTION, reason="gone", detail="tiny@2 is on no node any more"),
         ("tiny@2 was not promoted to chat: tiny@2 is on no node any more.",),
+    ),
+    (
+        PromotionStopped(**PROMOTION, reason="not_enough_memory", detail="tiny@2 does not fit"),
+        ("tiny@2 was not promoted to chat: tiny@2 does not fit.",),
     ),
     (
         TakenBack(**PROMOTION, old_model_id="small", reason="requested", requested_by="ada"),

@@ -12,6 +12,7 @@ import pytest
 
 from suite.bus.connection import Connection
 from suite.catalogue import Catalogue
+from suite.config import ModelSettings
 from suite.domain.footprint import Footprint
 from suite.domain.registration import Found, Gone
 from suite.errors import Conflict, Fenced, LogGone, SuiteError
@@ -29,8 +30,10 @@ from suite.messages.events import (
 from suite.node.journal import Journal
 from suite.node.membership import Membership
 from suite.node.registrar import Registrar
+from support.adapters import adapter
 from support.faults import KillableServer
 from support.journal import SUBJECTS, open_log, started
+from support.models import tiny_model
 from support.raw_gguf import gguf_bytes
 from support.strangers import STRANGE, Stranger
 
@@ -145,6 +148,39 @@ async def test_a_model_is_registered_whatever_stands_in_its_aggregate(tmp_path: 
             await registrar._settle(Gone(fact=ModelRemoved(model_id="m", node="box1")))
         events = [each.data async for each in node.log.read("suite.event.model.>")]
         assert events == [REGISTERED, ModelRemoved(model_id="m", node="box1")] * 3
+
+
+async def test_a_name_with_adapters_is_registered_until_a_part_of_it_is_gone_for_good(tmp_path: Path) -> None:
+    drives = tmp_path / "models", tmp_path / "adapters"
+    for each in drives:
+        each.mkdir()
+    adapter(drives[1] / "pirate.gguf", tiny_model(drives[0] / "one.gguf"))
+
+    async def removed(log: Log) -> set[str]:
+        """The names that the log knows as removed, once a node that starts now has registered all."""
+        captain = ModelSettings(base="one", adapters="pirate")
+        catalogue = Catalogue.open(drives, {"captain": captain}, tmp_path)
+        await catalogue.scan()
+        registrar = Registrar(log, SUBJECTS, "box1", catalogue)
+        await registrar._note_missing()
+        while registrar._due:
+            await registrar._register_next()
+        events = [each.data async for each in log.read("suite.event.model.>")]
+        registered = [each for each in events if isinstance(each, ModelRegistered)]
+        assert sorted((each.model_id, each.base) for each in registered) == [
+            ("captain", "one"),
+            ("one", ""),
+            ("pirate", "one"),
+        ]
+        return {each.model_id for each in events if isinstance(each, ModelRemoved)}
+
+    async with box(tmp_path) as node:
+        assert not await removed(node.log)
+        drives[1].rename(tmp_path / "away")
+        assert not await removed(node.log), "the drive may come back"
+        (tmp_path / "away").rename(drives[1])
+        (drives[1] / "pirate.gguf").rename(drives[1] / "pirate.txt")
+        assert await removed(node.log) == {"captain", "pirate"}
 
 
 class Changing(Catalogue):

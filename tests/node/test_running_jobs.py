@@ -125,7 +125,7 @@ def job_of(models: Models, log: Log, evaluation: Projector) -> Job:
         log=log,
         subjects=SUBJECTS,
         catalogue=cast(Any, SimpleNamespace(resolve=lambda _: model, digest=digest)),
-        versions=cast(Any, SimpleNamespace(reach=lambda _: anyio.lowlevel.checkpoint(), number=lambda *_: 0)),
+        versions=cast(Any, SimpleNamespace(reach=lambda _: anyio.lowlevel.checkpoint())),
         evaluation=evaluation,
         now=utc_now,
         clock=boot_clock,
@@ -166,7 +166,7 @@ class Starting:
         self.log = self
         self.fleet = SimpleNamespace(meant=lambda name: name)
         self.catalogue = SimpleNamespace(digest=self._digest)
-        self.versions = SimpleNamespace(settled_number=self._number)
+        self.names = SimpleNamespace(settled_number=self._number)
         self.run: list[str] = []
         self.benchmarks = SimpleNamespace(require_room=lambda: None, add=self.run.append)
 

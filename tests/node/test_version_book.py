@@ -5,12 +5,14 @@ from __future__ import annotations
 from functools import partial
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from suite.domain.aliases import Target
 from suite.errors import VersionGone
 from suite.messages.events import (
     AliasSet,
+    AppliedAdapter,
     CanaryStarted,
     Event,
     ModelQuarantined,
@@ -86,3 +88,48 @@ def test_an_alias_names_the_version_that_it_stands_for(tmp_path: Path) -> None:
     names = names_of(book, tmp_path)
     assert names.find("chat").number == 1, "though box2 has a newer one"
     assert names.find("m").number == 2
+
+
+PIRATE = msgspec.structs.replace(
+    registered("c" * 64, {}, model_id="pirate"),
+    base="old",
+    base_sha256=OLD,
+    adapters=(AppliedAdapter(id="pirate", sha256="d" * 64, scale=1.0),),
+)
+
+
+def test_a_model_with_adapters_is_loaded_and_fails_as_its_model(tmp_path: Path) -> None:
+    failed = ModelQuarantined(
+        model_id="old",
+        node="box1",
+        content=OLD,
+        settings_key="k",
+        failures=2,
+        until=NOON,
+        instance_id="i",
+        reason="killed",
+    )
+    started = PromotionStarted(
+        alias="chat", promotion_id="p", model_id="new", version=1, old_model_id="pirate", old_version=1
+    )
+    book = book_of(
+        registered(OLD, {}, model_id="old"),
+        registered(NEW, {}, model_id="new"),
+        PIRATE,
+        AliasSet(alias="chat", model_id="pirate", version=1),
+        failed,
+        started,
+    )
+    pirate = names_of(book, tmp_path).find("pirate@cccc")
+    assert (pirate.name, pirate.loaded_id, pirate.loaded_sha256) == ("pirate@1", "old", OLD)
+    assert book.quarantined(pirate) == 5
+    assert book.serving == {"old": "chat"}
+    book = book_of(PIRATE, AliasSet(alias="chat", model_id="pirate"))
+    assert (book.serving, book.loaded_id(Target("pirate"))) == ({}, "old")
+
+
+def test_a_model_with_adapters_that_only_another_node_has_is_found(tmp_path: Path) -> None:
+    names = names_of(book_of(PIRATE), tmp_path)
+    assert names.resolved("pirate@1") == "pirate"
+    both = names_of(book_of(PIRATE, msgspec.structs.replace(PIRATE, node="box2", sha256="e" * 64)), tmp_path)
+    assert (both.resolved("pirate@2"), both.model_of("pirate@2")) == ("pirate@2", "pirate")

@@ -16,7 +16,14 @@ from suite.errors import InvalidRequest
 from suite.messages.actions.usage import UsageRequest
 from suite.messages.envelope import Recorded
 from suite.messages.events import Event, Generated, ModelRemoved, UnknownEvent, UsageRecorded
-from suite.projections.usage import UsageHistory, UsageProjection, last_used, usage
+from suite.projections.usage import (
+    UsageHistory,
+    UsageProjection,
+    VersionUse,
+    last_used,
+    usage,
+    uses_by_version,
+)
 from support.folding import (
     T0,
     batching_changes_nothing,
@@ -177,6 +184,22 @@ async def test_when_each_model_was_last_used(db: aiosqlite.Connection) -> None:
     assert await last_used(db) == {"a": at(12), "b": at(11, 59, 59.999999), SQL: at(0, day=2)}
     assert await last_used(db, ["b", "never used"]) == {"b": at(11, 59, 59.999999)}
     assert await last_used(db, []) == {}
+
+
+async def test_a_use_by_a_name_with_adapters_is_one_of_the_name_and_of_the_model() -> None:
+    plain = msgspec.structs.replace(generated("a"), version=1)
+    first, second = (msgspec.structs.replace(plain, variant="pirate", variant_version=n) for n in (1, 2))
+    unknown = msgspec.structs.replace(plain, variant="poet")
+    log = [recorded(each, n, at=at(n)) for n, each in enumerate([plain, first, second, second, unknown], 1)]
+    async with read_model(PROJECTION) as db:
+        await fold(db, PROJECTION, log)
+        pirates = {("pirate", 1): VersionUse(1, at(2)), ("pirate", 2): VersionUse(2, at(4))}
+        assert await uses_by_version(db, "pirate") == pirates
+        assert await uses_by_version(db, "a") == {("a", 1): VersionUse(5, at(5))}
+        every = pirates | {("a", 1): VersionUse(5, at(5)), ("poet", None): VersionUse(1, at(5))}
+        assert await uses_by_version(db, None) == every
+        assert await last_used(db) == {"a": at(5), "pirate": at(4), "poet": at(5)}
+        assert await last_used(db, ["pirate", "a"]) == {"a": at(5), "pirate": at(4)}
 
 
 async def test_nothing_was_used_yet() -> None:

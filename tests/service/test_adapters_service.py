@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +20,15 @@ from suite.messages.actions.generation import GenerateTextReply
 from suite.messages.events import Generated, InstanceLoaded
 from support.adapters import adapter
 from support.models import CHAT_TEMPLATE, tiny_model
+from support.pictures import in_base64
+from support.pictures import picture as picture_of
+from support.projector import END, START, tiny_projector
 from support.service import history, serving
 
 SETTINGS = """
+[models.plain]
+projector = "../mmproj.gguf"
+
 [models.sailor]
 base = "plain"
 adapters = ["pirate", {id = "poet", scale = 0.25}]
@@ -42,7 +49,8 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def data_dir(place: Path) -> Iterator[Path]:
     """Of a service that goes on from test to test."""
     place.mkdir()
-    plain = tiny_model(place / "plain.gguf", chat_template=CHAT_TEMPLATE)
+    plain = tiny_model(place / "plain.gguf", control=[START, END], chat_template=CHAT_TEMPLATE, context=256)
+    tiny_projector(place.parent / "mmproj.gguf")
     wide = tiny_model(place / "wide.gguf", embedding=128, seed=3)
     adapter(place / "pirate.gguf", plain, seed=1)
     adapter(place / "poet.gguf", plain, seed=2)
@@ -87,6 +95,7 @@ async def test_an_adapter_is_applied_per_request_and_its_name_is_a_model(data_di
         assert loads == ["plain"], "the model is in memory once"
         (event,) = [each for each in await history(client, "usage") if each.seq == as_model.seq]
         assert isinstance(event.data, Generated) and event.data.adapters is not UNSET
+        assert (event.data.variant, with_it.variant) == ("pirate", None)
         (applied,) = event.data.adapters
         assert (applied.id, applied.scale, len(applied.sha256)) == ("pirate", 1.0, 64)
         (first, *_) = [each.data for each in await history(client, "usage") if each.seq == plain.seq]
@@ -112,6 +121,7 @@ async def test_a_model_with_adapters_is_benchmarked_under_its_own_name(data_dir:
             await client.get_model_evaluation_scores(model_name="sailor", min_seq=reply.seq)
         ).evaluations
         assert (listed.evaluation_id, listed.model_id) == (evaluation.evaluation_id, "sailor")
+        assert evaluation.version == 1
         uses = [each.data for each in await history(client, "usage")]
         measured = [each for each in uses if isinstance(each, Generated) and each.requester == "benchmark"]
         assert measured and all(each.adapters is not UNSET for each in measured)
@@ -127,16 +137,44 @@ async def test_a_conversation_goes_on_with_its_own_adapters_only(data_dir: Path)
         assert other.usage.reused_tokens == 0
         alone = await said(client, "poet", prompt=prompt, reuse=False)
         assert chances(other) == pytest.approx(chances(alone), abs=0.05)
-        assert abs(chances(first) - chances(other)) > 0.1
+        assert first.text != other.text
+
+
+async def test_conversations_with_pictures_come_back_with_their_own_adapters(data_dir: Path) -> None:
+    """From snapshots in files, as the model was unloaded in between."""
+    picture = {"type": "image", "data": in_base64(picture_of((255, 0, 0)))}
+    turn = {"role": "user", "content": [picture, {"type": "text", "text": "what is it?"}]}
+    names = ("plain", "pirate", "poet")
+    async with suite.connect(data_dir=data_dir) as client:
+
+        async def seen(name: str, **options: Any) -> GenerateTextReply:
+            return await client.generate_text(
+                name, messages=[turn], temperature=0.0, max_tokens=24, logprobs=0, **options
+            )
+
+        first = {name: await seen(name, conversation_id=f"seen by {name}") for name in names}
+        await client.unload_model("plain")
+        for name in names:
+            again = await seen(name, conversation_id=f"seen by {name}")
+            assert again.usage.reused_tokens == again.usage.prompt_tokens - 1
+            assert chances(again) == pytest.approx(chances(first[name]), abs=0.05)
+        fresh = [chances(await seen(name, reuse=False)) for name in names]
+        assert fresh == pytest.approx([chances(first[name]) for name in names], abs=0.05)
+        assert min(abs(one - two) for one, two in combinations(fresh, 2)) > 0.1
 
 
 async def test_names_are_listed_and_say_what_they_stand_for(data_dir: Path) -> None:
     async with suite.connect(data_dir=data_dir) as client:
-        listing = await client.list_models()
+        with anyio.fail_after(30):
+            listing = await client.list_models()
+            while any(each.version is None for each in listing.models):
+                await anyio.sleep(0.1)
+                listing = await client.list_models()
         models = {each.model_id: each for each in listing.models}
         assert sorted(models) == ["broad", "pirate", "plain", "poet", "sailor", "wide"]
         pirate, sailor = models["pirate"].variant, models["sailor"].variant
         assert models["plain"].variant is None
+        assert {each.model_id: each.version for each in listing.models} == dict.fromkeys(models, 1)
         assert pirate is not None and (pirate.base, pirate.rank, pirate.fits) == ("plain", 4, ("plain",))
         assert sailor is not None and [each.id for each in sailor.adapters] == ["pirate", "poet"]
         assert models["broad"].variant is not None and models["broad"].variant.base == "wide"

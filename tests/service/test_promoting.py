@@ -23,6 +23,7 @@ from suite.errors import (
     ArchitectureDiffers,
     GatesContradict,
     InvalidRequest,
+    LoadFailed,
     ModelNotFound,
     NotEnoughMemory,
     NothingToTakeBack,
@@ -53,6 +54,11 @@ context_length = 8000000
 [models.old]
 aliases = ["nick"]
 [models.pirate]
+base = "old"
+[models.sailor]
+base = "old"
+adapters = "poet"
+[models.mute]
 base = "old"
 """
 GATES = Gates(evaluations=3, accuracy=ScoreGate(not_worse_by=0.05))
@@ -99,12 +105,16 @@ class Service(NamedTuple):
     async def steps(self, alias: str) -> list[str]:
         return facts(await history(self.client, f"alias.{alias}.>"))
 
+    async def instance(self, model: str) -> int:
+        """The process of a loaded model."""
+        status = (await self.client.get_model_status(model)).model
+        assert status is not None and status.instance is not None and status.instance.pid is not None
+        return status.instance.pid
+
     async def crash(self, model: str) -> None:
         """Load a model, and kill its process."""
         await self.client.load_model(model)
-        status = (await self.client.get_model_status(model)).model
-        assert status is not None and status.instance is not None and status.instance.pid is not None
-        os.kill(status.instance.pid, signal.SIGKILL)
+        os.kill(await self.instance(model), signal.SIGKILL)
 
         async def gone() -> bool | None:
             now = (await self.client.get_model_status(model)).model
@@ -150,8 +160,9 @@ async def service(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Ser
     (models / "broken.gguf").write_bytes(broken)
     tiny_mamba(models / "mamba.gguf")
     adapter(models / "pirate.gguf", models / "old.gguf")
+    adapter(models / "mute.gguf", models / "old.gguf", surplus="what_is_this")
     async with lasting(running(directory)) as found:
-        for name in ("old", "new", "next", "changing", "huge", "broken", "mamba"):
+        for name in ("old", "new", "next", "changing", "huge", "broken", "mamba", "pirate", "mute"):
             await found.version(name, 1)
         yield found
 
@@ -189,14 +200,68 @@ async def test_an_alias_stands_for_a_version_or_follows_a_model(service: Service
         await service.ask("mine")
 
 
-async def test_an_alias_may_stand_for_a_model_with_adapters(service: Service) -> None:
+async def test_a_model_with_adapters_has_versions_and_is_promoted(service: Service) -> None:
     client = service.client
-    assert (await client.set_alias("captain", "pirate")).model_id == "pirate"
-    spoken = await client.generate_text("captain", "Hello", max_tokens=8, temperature=0)
-    assert spoken.text == (await client.generate_text("pirate", "Hello", max_tokens=8, temperature=0)).text
-    with pytest.raises(VersionNotFound, match="has no versions of its own"):
-        await client.promote_alias("captain", "pirate")
+    pirate, old = await service.version("pirate", 1), await service.version("old", 1)
+    assert (pirate.base, [each.id for each in pirate.adapters]) == ("old", ["pirate"])
+    assert pirate.nodes == old.nodes and pirate.sha256 != old.sha256
+    assert (pirate.architecture, pirate.file_name) == (old.architecture, "pirate.gguf")
+    spoken = await client.generate_text(f"pirate@{pirate.sha256[:6]}", "Hello", max_tokens=8, temperature=0)
+    assert (spoken.model_id, spoken.version) == ("old", 1)
+    assert (spoken.variant, spoken.variant_version) == ("pirate", 1)
+    (used,) = (await client.list_versions("pirate", min_seq=spoken.seq)).versions
+    assert used.uses == 1
+
+    await client.set_alias("captain", "old@1")
+    begun = await client.promote_alias("captain", "pirate", canary_share=0.5)
+    await service.alias("captain", is_canary)
+    instance = await service.instance("old")
+    alias = Alias(name="captain")
+    for recorded in await history(client, "alias.captain.>"):
+        alias = evolve(alias, recorded.data)
+    for number in range(6):
+        id = f"{begun.promotion_id} {number}"
+        reply = await client.generate_text("captain", "Hello", max_tokens=1, generation_id=id)
+        assert (reply.variant or reply.model_id) == str(alias.chosen(partial(str, id))).partition("@")[0]
+    assert await service.instance("old") == instance, "both are served by one process"
+    (evaluation,) = await service.evaluate("pirate@1", 0.7)
+    await client.promote_alias("captain", "pirate@1")
+    await service.alias("captain", stands_for("pirate"))
+    again = await client.generate_text("captain", "Hello", max_tokens=8, temperature=0)
+    assert (again.variant, again.variant_version, again.text) == ("pirate", 1, spoken.text)
+    (told,) = (await client.get_model_evaluation_scores(model_name="captain")).evaluations
+    assert (told.evaluation_id, told.model_name, told.version) == (evaluation, "pirate", 1)
+    (used,) = (await client.list_versions("pirate", min_seq=again.seq)).versions
+    assert (used.aliases, used.evaluations, used.trust is not None) == (("captain",), 1, True)
+    about = [each.type for each in (await client.explain("pirate")).events]
+    assert {"suite.alias.promoted.v1", "suite.model.registered.v1"} <= set(about)
+    await client.take_back_alias("captain")
+    assert (await client.generate_text("captain", "Hello", max_tokens=1)).variant is None
     await client.set_alias("captain", None)
+
+
+async def test_an_adapter_that_comes_changes_or_goes_makes_and_ends_versions(service: Service) -> None:
+    client, poet = service.client, service.models / "poet.gguf"
+
+    def put(seed: int) -> None:
+        adapter(poet.with_suffix(".part"), service.models / "old.gguf", seed=seed).rename(poet)
+
+    put(5)
+    await service.version("sailor", 1)
+    put(6)
+    assert (await service.version("sailor", 2)).nodes and not (await service.version("sailor", 1)).nodes
+    reply = await client.generate_text("sailor@2", "Hello", max_tokens=1)
+    assert (reply.variant, reply.variant_version) == ("sailor", 2)
+    with pytest.raises(VersionGone, match=r"sailor@1 .* poet\.gguf\) is history: .* it is at version 2 now"):
+        await client.generate_text("sailor@1", "Hello", max_tokens=1)
+    mixed = await client.generate_text("sailor", "Hello", max_tokens=1, adapters="pirate")
+    assert mixed.variant is None, "with one more it is something else"
+    poet.unlink()
+
+    async def gone() -> bool | None:
+        return None if (await service.version("sailor", 2)).nodes else True
+
+    await eventually(gone)
 
 
 async def test_evaluations_hang_on_the_version(service: Service) -> None:
@@ -345,6 +410,20 @@ async def test_a_version_that_cannot_be_loaded_is_not_promoted(service: Service)
     (stopped,) = await history(client, "alias.whole.promotion_stopped")
     (told,) = (await client.explain(seq=stopped.seq)).events[0].sentences
     assert told.startswith("broken@1 was not promoted to whole: it could not be loaded: ")
+
+
+async def test_a_version_whose_adapter_cannot_be_loaded_is_not_promoted(service: Service) -> None:
+    client = service.client
+    await client.set_alias("loud", "old@1")
+    await client.load_model("old")
+    await client.promote_alias("loud", "mute")
+    await service.alias("loud", stands_for("old"))
+    (stopped,) = await history(client, "alias.loud.promotion_stopped")
+    (told,) = (await client.explain(seq=stopped.seq)).events[0].sentences
+    assert told.startswith("mute@1 was not promoted to loud: it could not be loaded: mute@1: llama.cpp could")
+    with pytest.raises(LoadFailed, match="'what_is_this' has unexpected suffix"):
+        await client.load_model("mute")
+    assert (await client.load_model("pirate")).loaded
 
 
 async def test_a_crash_loop_takes_a_version_back(service: Service) -> None:

@@ -11,11 +11,20 @@ from contextlib import aclosing, asynccontextmanager, suppress
 from pathlib import Path
 
 import anyio
+import pytest
 
 from suite.client import Client
-from suite.errors import ActorCrashed
+from suite.errors import ActorCrashed, NotEnoughMemory
 from suite.messages.envelope import Recorded
-from suite.messages.events import Event, Generated, InstanceCrashed, InstanceLoadStarted, InstanceUnloaded
+from suite.messages.events import (
+    Event,
+    Generated,
+    InstanceCrashed,
+    InstanceLoadStarted,
+    InstanceUnloaded,
+    PromotionStopped,
+)
+from suite.messages.promotion import Gates
 from suite.prediction.replay.decisions import DecidedAgain, decide_again
 from support.command import Command
 from support.models import tiny_model
@@ -24,6 +33,7 @@ from support.service import history, service_and_client
 MODELS = ("a", "b", "c", "d")
 SHARES = (8, 4, 2, 1)
 CLIENTS, REQUESTS = 3, 12
+PATIENCE_SECONDS = 30.0
 
 CONFIG = """
 node = "box"
@@ -128,3 +138,52 @@ async def test_its_log_alone_gives_the_same_evictions_again_event_for_event(tmp_
     # It does depend on what was learned: without the uses, the worths are others.
     unused = [event for event in events if not isinstance(event.data, Generated)]
     assert not all(each.agrees for each in again(unused))
+
+
+async def promotion(client: Client, *states: str | None) -> None:
+    """Wait until the promotion to the alias is in one of these states; None: there is none."""
+    with anyio.fail_after(PATIENCE_SECONDS):
+        while True:
+            (found,) = (await client.list_aliases("chat")).aliases
+            if (found.promotion and found.promotion.state) in states:
+                return
+            await anyio.sleep(0.05)
+
+
+async def are_registered(client: Client) -> None:
+    with anyio.fail_after(PATIENCE_SECONDS):
+        while len((await client.list_versions()).versions) < len(MODELS):
+            await anyio.sleep(0.05)
+
+
+async def test_what_serves_stays_until_another_version_is_promoted(tmp_path: Path) -> None:
+    async with room_for_two(tmp_path) as client:
+        await are_registered(client)
+        await client.set_alias("chat", "a")
+        await client.load_model("a")
+        await client.promote_alias("chat", "b", canary_share=0.5)
+        await promotion(client, "canary")
+        for other in ("c", "d", "b", "c"):
+            await client.load_model(other)
+        events = [event.data for event in await history(client, "instance")]
+        left = [event.model_id for event in events if isinstance(event, InstanceUnloaded)]
+        assert left == ["b", "c", "d", "b"], "and never the one that serves"
+        decision = [event for event in events if isinstance(event, InstanceLoadStarted)][-1].decision
+        assert decision is not None
+        assert {each.model_id: each.standing for each in decision.candidates}["a"] == "serving"
+        await client.take_back_alias("chat")
+
+        await client.promote_alias("chat", "b", gates=Gates(evaluations=1))
+        await client.pin_model("c")
+        await client.load_model("c")
+        with pytest.raises(NotEnoughMemory, match=r"d@1 does not fit: with a, .* and c, which may not leave"):
+            await client.promote_alias("chat", "d")
+        await client.log_model_evaluation("b", "cycle", 0.9)
+        await promotion(client, None)
+        (ended,) = [
+            event.data
+            for event in await history(client, "alias.chat.promotion_stopped")
+            if isinstance(event.data, PromotionStopped) and event.data.reason != "requested"
+        ]
+        assert ended.reason == "not_enough_memory"
+        assert ended.detail.startswith("b@1 does not fit: with a")

@@ -23,11 +23,12 @@ def adapter(
     name: str | None = None,
     trained_on: str | None = None,
     seed: int = 0,
+    surplus: str | None = None,
 ) -> Path:
     """Write a LoRA adapter for the model in `base` to `path` and return the path.
 
     It is the same file for the same arguments. With a `strength` of 1 what it adds to a layer's output is
-    about as large as that.
+    about as large as that. A tensor of the name in `surplus` is none that llama.cpp knows.
     """
     with base.open("rb") as file:
         header = read_header(file, base.stat().st_size)
@@ -50,6 +51,8 @@ def adapter(
             ):
                 values = random.standard_normal(shape, dtype=np.float32) * np.float32(scale)
                 writer.add_tensor(f"{tensor.name}.{half}", values)
+    if surplus is not None:
+        writer.add_tensor(surplus, np.zeros(8, dtype=np.float32))
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from suite.engine.payoff import Guess, Outlook, Payoff
 from suite.engine.scheduler import Run
-from support.backend import END, WORDS, successor
+from support.backend import END, WORDS, computed, successor
 
 MOST = 15
 
@@ -32,7 +32,7 @@ class KnowingDrafter:
         assert run.slot is not None
         tokens = [*run.slot.tokens, *run.pending]
         for _ in range(count):
-            right = successor(tokens, run.generation.request.sampling.seed)
+            right = successor(computed(tokens, run.adapters), run.generation.request.sampling.seed)
             self._guesses += 1
             tokens.append(right if self._guesses % self._wrong_every else (right + 1) % WORDS)
         return tokens[len(tokens) - count :]

@@ -15,6 +15,7 @@ from suite.domain.turns import (
     Plan,
     Request,
     Served,
+    Serving,
     Start,
     Turns,
     Unpinned,
@@ -259,6 +260,11 @@ class Memory:
         self.state = evolve(self.state, Unpinned(model_id=model))
         self.settle()
 
+    def promote(self, *serving: str) -> None:
+        """These models serve under an alias to which another version is being promoted, and no others."""
+        self.state = evolve(self.state, Serving(aliases=dict.fromkeys(serving, "chat")))
+        self.settle()
+
     def pass_time(self, seconds: float) -> None:
         """Let time pass, and decide whenever it is due."""
         until = self.now + seconds
@@ -295,6 +301,7 @@ class Memory:
         for model in going:
             if model in self.leaving:
                 continue
+            assert model not in self.state.serving, "what serves while others are promoted is evicted"
             if self.is_bet(model):
                 continue
             assert not self.using.get(model), "a lease is broken"
@@ -304,7 +311,7 @@ class Memory:
                 tenure = self.state.tenures[model]
                 assert tenure.ready_at + tenure.stay_seconds <= self.now, "its least time is not over"
         for model in plan.closing:
-            assert model not in self.state.pinned
+            assert model not in self.state.pinned and model not in self.state.serving
         assert plan.due > self.now
 
     def _is_short_of_memory(self) -> bool:

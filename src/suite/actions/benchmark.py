@@ -143,8 +143,7 @@ async def _wanted(
         node=node.name,
         content=content,
         settings_key=model.settings_key,
-        # A model with adapters is evaluated under a name of its own, which has no versions.
-        version=await node.versions.settled_number(model, content) if name == model.model_id else 0,
+        version=await node.names.settled_number(request.model_id),
         cycle_id=request.cycle_id or f"bench-{rfc3339(node.now())}",
         streams=tuple(dict.fromkeys(request.streams)),
         rounds=request.rounds,

@@ -84,7 +84,7 @@ async def _status_of(node: Node, request: GetModelStatusRequest, _: Call) -> Get
         )
     model = node.model(request.model_id)
     name = node.catalogue.meant(request.model_id)
-    used = await _last_used(node, [model.model_id])
+    used = await _last_used(node, list(dict.fromkeys((model.model_id, name))))
     running = await node.generations.running(model.model_id)
     generations = as_many_as_fit(running, room_bytes=GENERATIONS_BYTES)
     return GetModelStatusReply(
@@ -163,11 +163,16 @@ def _describe_variant(node: Node, name: str, used: Mapping[str, datetime]) -> Mo
     base = None if variant is None else node.catalogue.models[variant.base]
     shown = base or file
     assert shown is not None, "it stands for a model, or is a file"
+    log_aliases, last = node.versions.names_of(name), used.get(name)
     info = replace(
         describe(node, shown, used.get(shown.model_id)),
         model_id=name,
         display_name=name,
-        aliases=(),
+        aliases=log_aliases,
+        log_aliases=log_aliases,
+        version=None if variant is None else node.names.number(name) or None,
+        last_used=rfc3339(last) if last else None,
+        idle_time=_idle_seconds(node, last, None) if last else None,
         pinned=False,
         pinned_on=(),
         instance=None,
@@ -195,7 +200,7 @@ def _with_file(node: Node, info: ModelInfo, file: Model) -> ModelInfo:
     return replace(
         info,
         display_name=file.display_name,
-        aliases=file.settings.aliases,
+        aliases=(*file.settings.aliases, *info.log_aliases),
         model_path=str(file.path),
         file_state=file.file_state,
         file_bytes=adapter.file_bytes,

@@ -43,7 +43,7 @@ async def explain(node: Node, request: ExplainRequest, _: Call) -> ExplainReply:
         model_id = None if request.model_id is None else await _known(node, db, request.model_id)
         lives = {name: node_life(facts) for name, facts in (await history.node_events(db, until)).items()}
         places = _places(await history.newest(db, until, model_id), lives)
-        listed = [] if model_id is None else await history.latest(db, model_id, until, request.limit)
+        listed = [] if model_id is None else await _listed(node, db, model_id, until, request)
     draining: dict[str, int] = {}
     if model_id is None:
         draining = {name: life.draining_seq for name, life in sorted(lives.items()) if life.draining_seq}
@@ -86,6 +86,15 @@ async def _moment(node: Node, db: Database, request: ExplainRequest) -> datetime
             f"{'now' if begin is None else f'at {rfc3339(begin)}'}; ask for a later time"
         )
     return at
+
+
+async def _listed(
+    node: Node, db: Database, model_id: str, until: datetime, request: ExplainRequest
+) -> list[int]:
+    """The newest events about a model, and about the name by which it was asked for with adapters."""
+    name = model_id if request.model_id is None else node.fleet.meant(request.model_id)
+    found = {seq for each in {model_id, name} for seq in await history.latest(db, each, until, request.limit)}
+    return sorted(found, reverse=True)[: request.limit]
 
 
 async def _known(node: Node, db: Database, id_or_alias: str) -> str:

@@ -12,7 +12,15 @@ from msgspec.structs import replace
 from suite.actions.gathering import gathered
 from suite.bus.service import Call, action
 from suite.catalogue import Model
-from suite.errors import Cancelled, InvalidRequest, LogNotWritable, Overloaded, SuiteError
+from suite.errors import (
+    Cancelled,
+    GenerationFailed,
+    InvalidRequest,
+    LoadFailed,
+    LogNotWritable,
+    Overloaded,
+    SuiteError,
+)
 from suite.messages.actions.residency import (
     LoadModelReply,
     LoadModelRequest,
@@ -25,7 +33,10 @@ from suite.messages.actions.residency import (
     UnpinModelReply,
     UnpinModelRequest,
 )
+from suite.messages.actor import AdapterFile
+from suite.node.adapters import given_adapters
 from suite.node.generations import beating, wait_loaded
+from suite.node.instance import Instance
 from suite.node.node import Node, context_warnings
 
 _Changed = TypeVar("_Changed", UnpinModelReply, ReleaseModelReply)
@@ -47,12 +58,18 @@ async def load_model(node: Node, request: LoadModelRequest, call: Call) -> LoadM
         async with beating(signalled, scope.cancel):
             model = await node.loadable(request.model_id)
             warnings = context_warnings(model, request.context_length)
-            reply = await _load(node, model, request, call)
+            adapters = await given_adapters(
+                node.settings, node.catalogue, model, request.model_id, (), new_id=node.new_id
+            )
+            reply = await _load(node, model, adapters, request, call)
             return msgspec.structs.replace(reply, warnings=warnings)
     raise Cancelled("nobody waits for this load any more")
 
 
-async def _load(node: Node, model: Model, request: LoadModelRequest, call: Call) -> LoadModelReply:
+async def _load(
+    node: Node, model: Model, adapters: tuple[AdapterFile, ...], request: LoadModelRequest, call: Call
+) -> LoadModelReply:
+    """`adapters`: those that the name of the model stands for, which are ready too when it is."""
     send = call.send if request.stream else None
     terms = msgspec.structs.replace(
         node.terms(request.load_wait_ms, request.keep_alive, stream=request.stream),
@@ -62,6 +79,7 @@ async def _load(node: Node, model: Model, request: LoadModelRequest, call: Call)
     async with node.supervisor.hold(model, terms, correlation_id=call.request_id, tell=send) as instance:
         if request.wait:
             await wait_loaded(instance, send)
+            await _load_adapters(node, instance, adapters, request.model_id)
         loaded = instance.phase == "loaded"
         if loaded and instance.unrecorded is not None:
             raise _unrecorded(f"{model.model_id} is loaded", instance.unrecorded)
@@ -74,6 +92,18 @@ async def _load(node: Node, model: Model, request: LoadModelRequest, call: Call)
             load_ms=instance.load_ms or 0.0,
             resident_bytes=instance.resident_bytes,
         )
+
+
+async def _load_adapters(
+    node: Node, instance: Instance, adapters: tuple[AdapterFile, ...], name: str
+) -> None:
+    """Raises LoadFailed if one of them cannot be loaded."""
+    if not adapters:
+        return
+    try:
+        await node.generations.load_adapters(instance, adapters)
+    except GenerationFailed as error:
+        raise LoadFailed(f"{name}: {error.message}") from None
 
 
 def _unloaded(_: UnloadModelRequest, replies: Mapping[str, UnloadModelReply]) -> UnloadModelReply:

@@ -84,7 +84,7 @@ async def get_metric_series(node: Node, request: GetMetricSeriesRequest, _: Call
 @action("get_model_quality", is_lookup=True)
 async def get_model_quality(node: Node, request: GetModelQualityRequest, _: Call) -> GetModelQualityReply:
     """Get the evaluations of models over time, and how the trust in them went."""
-    names = dict.fromkeys(map(node.fleet.canonical, request.model_names))
+    names = dict.fromkeys(map(node.fleet.meant, request.model_names))  # as they are evaluated
     models = [await _quality(node, request, name) for name in names]
     kept = as_many_as_fit(models)
     return GetModelQualityReply(models=kept, warnings=left_out(models, kept, "models after these"))

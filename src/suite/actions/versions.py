@@ -9,6 +9,7 @@ from suite.bus.service import Call, action
 from suite.domain.aliases import Alias
 from suite.domain.versions import Version
 from suite.errors import AliasNotFound, ModelNotFound
+from suite.messages.actions.base import AdapterChoice
 from suite.messages.actions.versions import (
     AliasInfo,
     ListAliasesReply,
@@ -112,6 +113,8 @@ def _info(node: Node, version: Version, use: VersionUse | None, known: VersionTr
         last_used=None if use is None else rfc3339(use.last),
         trust=known.trust,
         evaluations=known.evaluations,
+        base=registered.base or None,
+        adapters=tuple(AdapterChoice(id=each.id, scale=each.scale) for each in registered.adapters),
     )
 
 

@@ -27,6 +27,7 @@ from suite.bus.absence import NO_RESPONDERS
 from suite.bus.bucket import store_breaker
 from suite.bus.connection import Connection, Message
 from suite.conversation_store import ConversationStore
+from suite.engine.adapters import Adapter, adapter_set
 from suite.engine.grammar.grammar import Grammars
 from suite.engine.prompts.prompt import Prompter
 from suite.engine.thread import EngineThread
@@ -39,6 +40,7 @@ from suite.messages.actor import (
     REPLY_HEADER,
     ActorReply,
     ActorSpec,
+    AdaptersLoaded,
     ApplyTemplate,
     Buffer,
     Clear,
@@ -52,6 +54,7 @@ from suite.messages.actor import (
     GetConversation,
     Handover,
     HandoverReply,
+    LoadAdapters,
     ProgressReply,
     Rank,
     Ranked,
@@ -204,6 +207,7 @@ class ModelActor:
                 await connection.subscribe(
                     self._subjects.actor(spec.node, spec.instance_id, "clear"), self._on_clear
                 )
+                await self._serve("adapters", LoadAdapters, AdaptersLoaded, self._load_adapters)
                 await self._serve("embed", Embed, Embedded, self._embeddings.embed)
                 await self._serve("rank", Rank, Ranked, self._embeddings.rank)
                 await self._serve("tokenize", Tokenize, Tokenized, tokens.tokenize)
@@ -279,6 +283,11 @@ class ModelActor:
 
     async def _clear(self, data: bytes) -> Cleared:
         return await asyncio.wrap_future(self._resources.engine.clear(_decode_clear(data).conversation_id))
+
+    async def _load_adapters(self, asked: LoadAdapters) -> AdaptersLoaded:
+        wanted = adapter_set(Adapter(each.sha256, each.path, each.scale) for each in asked.adapters)
+        await asyncio.wrap_future(self._resources.engine.load_adapters(wanted))
+        return AdaptersLoaded()
 
     async def _on_progress(self, message: Message) -> None:
         generations = {id: generation.progress for id, generation in self._generations.items()}

@@ -89,6 +89,8 @@ class ClientGeneration:
         self._former_node = handover.former_node
         self._adapters = handover.adapters
         self._version = handover.version
+        self._fetched = handover.fetched
+        self._variant, self._variant_version = handover.variant, handover.variant_version
         self._reply = reply
         self._receipt = receipt
         self._resources = resources
@@ -231,7 +233,7 @@ class ClientGeneration:
         with self._preparing as preparing:
             if deadline is not None:
                 preparing.deadline = anyio.current_time() + deadline - resources.clock()
-            request = await resources.pictures.placed(request)
+            request = await resources.pictures.placed(request, self._fetched)
             prepared = await prepare(
                 request,
                 resources.prompter,
@@ -370,6 +372,8 @@ class ClientGeneration:
                     requester=UNSET if self._request.requester is None else self._request.requester,
                     adapters=self._applied or UNSET,
                     version=self._version or UNSET,
+                    variant=self._variant or UNSET,
+                    variant_version=self._variant_version or UNSET,
                 ),
                 # A generation repeated under the same id, because its outcome was unknown, counts once.
                 id=str(uuid5(NAMESPACE_OID, f"{spec.model_id}\n{self._id}")),
@@ -436,6 +440,8 @@ class ClientGeneration:
             model_id=self._resources.spec.model_id,
             adapters=tuple(AdapterChoice(id=each.id, scale=each.scale) for each in self._adapters),
             version=self._version or None,
+            variant=self._variant or None,
+            variant_version=self._variant_version or None,
             generation_id=self._id,
             conversation_id=asked.conversation_id,
             using_kv_cache=tokens.reused_tokens > 0,

@@ -184,7 +184,7 @@ class Catalogue:
         if (meant := self._aliases.get(id_or_alias)) is not None:
             return meant
         name, at, _ = id_or_alias.rpartition("@")
-        return name if at and name in self._models else id_or_alias
+        return name if at and self._is_name(name) else id_or_alias
 
     def _is_name(self, text: str) -> bool:
         return text in self._models or text in self._variants
@@ -226,8 +226,15 @@ class Catalogue:
             ) from None
 
     def has_gone(self, model_id: str) -> bool:
-        """Whether no file has this id any more, and none that is out of reach at the moment either."""
-        return self._scanned and model_id not in self._models and model_id not in self._outages
+        """Whether no file has this id any more, and none that is out of reach at the moment either.
+
+        A name that settings make is not gone as long as one of its files is out of reach.
+        """
+        if not self._scanned or self._is_name(model_id):
+            return False
+        its = self._settings.get(model_id)
+        named = () if its is None else (its.base, *(each.id for each in variants.choices(its.adapters)))
+        return self._outages.keys().isdisjoint((model_id, *named))
 
     async def scan_first(self, *, patience_seconds: float = SILENT_SECONDS) -> None:
         """Scan, but leave it to the watch if a drive does not answer; till then there are no models."""

@@ -6,6 +6,7 @@ A variant is a name, as an alias is: it loads its model, of which there is one h
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from hashlib import sha256
 from typing import Final
 
 import msgspec
@@ -26,6 +27,11 @@ class Variant(msgspec.Struct, frozen=True, kw_only=True):
     base: str
     """The id of the model."""
     adapters: tuple[AdapterChoice, ...]
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """The ids of all that it is made of."""
+        return (self.base, *(each.id for each in self.adapters))
 
 
 def choices(asked: str | Sequence[str | AdapterChoice]) -> tuple[AdapterChoice, ...]:
@@ -83,14 +89,33 @@ def problems(
         else:
             yield f"{name} has the base {its.base!r} in its settings, and there is no such model"
     for name, variant in variants.items():
-        for each in variant.adapters:
-            if (adapter := models.get(each.id)) is None:
-                yield f"{name} needs the adapter {each.id!r}, and there is none of this id"
-            else:
-                try:
-                    check_fits(adapter, models[variant.base])
-                except AdapterMismatch as error:
-                    yield f"{name}: {error.message}"
+        yield from lacks(name, variant, models)
+
+
+def lacks(name: str, variant: Variant, models: Mapping[str, Model]) -> Iterator[str]:
+    """Why a variant of this name cannot be computed."""
+    for each in variant.adapters:
+        if (adapter := models.get(each.id)) is None:
+            yield f"{name} needs the adapter {each.id!r}, and there is none of this id"
+        else:
+            try:
+                check_fits(adapter, models[variant.base])
+            except AdapterMismatch as error:
+                yield f"{name}: {error.message}"
+
+
+def content_of(variant: Variant, models: Mapping[str, Model]) -> str | None:
+    """The digest of all that a variant is made of, the same whatever its parts are called and in which order
+    they are named; None until all files have been read.
+    """
+    applied = [each for each in variant.adapters if each.scale]
+    found = (models.get(id) for id in (variant.base, *(each.id for each in applied)))
+    digests = [each.sha256 for each in found if each is not None and each.sha256 is not None]
+    if len(digests) <= len(applied):
+        return None
+    base, *adapters = digests
+    scaled = sorted(f"{digest} {each.scale!r}" for digest, each in zip(adapters, applied, strict=True))
+    return sha256("\n".join((base, *scaled)).encode()).hexdigest()
 
 
 def applied(

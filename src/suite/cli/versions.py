@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, get_args
@@ -222,7 +223,16 @@ def _version_row(version: VersionInfo) -> tuple[str, ...]:
 
 
 def _settings(version: VersionInfo) -> str:
-    return " ".join(f"{name}={value}" for name, value in sorted((version.settings or {}).items()))
+    """What tells it apart from other versions: of one with adapters, also what it is made of."""
+    settings = [f"{name}={value}" for name, value in sorted((version.settings or {}).items())]
+    return " ".join([*_made_of(version), *settings])
+
+
+def _made_of(version: VersionInfo) -> Iterator[str]:
+    if version.base is not None:
+        yield version.base
+        for each in version.adapters:
+            yield f"+{each.id}" if each.scale == 1 else f"+{each.id}*{each.scale:g}"
 
 
 def _show_aliases(target: Target, name: str | None) -> None:

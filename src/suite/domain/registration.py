@@ -22,6 +22,8 @@ class File(NamedTuple):
     sha256: str
     settings: Settings | None
     """None: an older version did not say it."""
+    parts: frozenset[str] = frozenset()
+    """What a name stands for that is a model with adapters: the ids of all of it. Empty: it is a file."""
 
 
 class Registration(msgspec.Struct, frozen=True, kw_only=True):
@@ -56,11 +58,16 @@ def evolve(state: Registration, event: Event) -> Registration:
     """The state after one event of this model."""
     match event:
         case ModelRegistered(node=node) as fact:
-            return Registration(files={**state.files, node: File(fact.sha256, fact.settings)})
+            return Registration(files={**state.files, node: _file(fact)})
         case ModelRemoved(node=node):
             return Registration(files={key: value for key, value in state.files.items() if key != node})
         case _:
             return state
+
+
+def _file(fact: ModelRegistered) -> File:
+    ids = (fact.base, *(each.id for each in fact.adapters)) if fact.base else ()
+    return File(fact.sha256, fact.settings, frozenset(ids))
 
 
 def _says(known: File, fact: ModelRegistered) -> bool:

@@ -90,6 +90,8 @@ def refusal(state: Turns, request: Request, occupancy: Occupancies) -> NotEnough
             return "unloading"
         if resident.model_id in state.pinned:
             return "pinned"
+        if (alias := state.serving.get(resident.model_id)) is not None:
+            return f"it serves under {alias} until the promotion there has ended"
         return "in use" if now.holds else "idle"
 
     residency, need_bytes = state.residency, state.need_bytes(request)

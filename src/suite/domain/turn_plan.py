@@ -89,13 +89,17 @@ class Planning:
         present = self._staying | self._draining
         self._idle_at = {id: self._when_idle(each) for id, each in present.items()}
         """From when on models may leave for whoever waits, as they are used now; infinite: for nobody."""
-        able = [each for id, each in present.items() if id not in state.pinned]
+        able = [each for id, each in present.items() if id not in state.pinned and not self._serves(id)]
         self._able = {each.model_id: each for each in sorted(able, key=self._order_of_leaving)}
 
     @property
     def able_to_leave(self) -> Sequence[Resident]:
         """The models that could leave for those that were not considered yet, in their order."""
         return tuple(self._able.values())
+
+    def _serves(self, model_id: str) -> bool:
+        """Whether a model stays because another version is being promoted, and is not leaving anyway."""
+        return model_id in self._state.serving and model_id in self._staying
 
     def plan(self) -> Plan:
         """Decide; once for each planning."""
@@ -194,9 +198,10 @@ class Planning:
 
     def _could_fit(self, model_id: str, need_bytes: Footprint) -> bool:
         """Whether there would be memory once all have left that may ever leave."""
-        if model_id not in self._state.pinned:
-            return need_bytes.is_within(self._attainable_bytes)
-        return need_bytes.is_within(self._attainable_bytes + self._state.pinned_bytes(model_id))
+        attainable_bytes = self._attainable_bytes - self._state.serving_bytes(besides=model_id)
+        if model_id in self._state.pinned:
+            attainable_bytes += self._state.pinned_bytes(model_id)
+        return need_bytes.is_within(attainable_bytes)
 
     def _start(self, model_id: str, need_bytes: Footprint, chosen: list[Resident]) -> Start:
         """A load, and all whose memory it has to wait for: those that are leaving already come first."""

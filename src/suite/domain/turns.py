@@ -12,9 +12,10 @@ used. Where these are not enough, a model that is in use closes once it had its 
 on, new requests for it wait in the line behind the others, and it leaves as soon as it is unused. A request
 for a loaded model that does not close never waits.
 
-Nothing leaves that is loading for somebody, used, pinned, or was loaded only just before. So a model that was
-waited for is still there when those who waited come to use it, and two models do not drive each other out
-more often than their loads are worth.
+Nothing leaves that is loading for somebody, used, pinned, that serves under an alias to which another version
+is being promoted, or that was loaded only just before. So a model that was waited for is still there when
+those who waited come to use it, and two models do not drive each other out more often than their loads are
+worth.
 
 Which requests use a model is not part of the state; each decision is given the occupancy of that moment.
 Times are in seconds of any one clock.
@@ -143,6 +144,10 @@ class Turns(msgspec.Struct, frozen=True, kw_only=True):
     """The models in use that leave as soon as what they have begun is done."""
     pinned: Mapping[str, Footprint] = {}
     """The memory that the pinned models need at least. It is kept for them also while they are not loaded."""
+    serving: Mapping[str, str] = {}
+    """The models that leave for no other one while they are in memory, as they serve under aliases to which
+    other versions are being promoted: each with its alias. Unlike pins that ends by itself, so nobody is
+    refused for it who may wait."""
     measured: Mapping[str, Measured] = {}
     queue_limit: int
     """How many requests may wait for one model."""
@@ -171,7 +176,8 @@ class Turns(msgspec.Struct, frozen=True, kw_only=True):
         So it is not kept out by what it grew to, as long as it fits when it is ready: caches give way.
         """
         pinned = total_of([self.pinned_bytes(each) for each in self.pinned if each != model_id])
-        return ready_bytes.at_least(peak_bytes.at_most(self.residency.admissible_bytes - pinned))
+        staying = pinned + self.serving_bytes(besides=model_id)
+        return ready_bytes.at_least(peak_bytes.at_most(self.residency.admissible_bytes - staying))
 
     def pinned_bytes(self, model_id: str) -> Footprint:
         """The memory that is kept for a pinned model; nothing if it is not pinned."""
@@ -179,6 +185,19 @@ class Turns(msgspec.Struct, frozen=True, kw_only=True):
             return NOTHING
         resident = self.residency.residents.get(model_id)
         return self.pinned[model_id] if resident is None else resident.reserved_bytes
+
+    def serving_bytes(self, *, besides: str) -> Footprint:
+        """The memory of the models that serve while others are promoted, but for one, and for pinned ones."""
+        if not self.serving:
+            return NOTHING
+        residents = self.residency.residents.items()
+        return total_of(
+            [
+                each.reserved_bytes
+                for id, each in residents
+                if id in self.serving and id not in self.pinned and id != besides
+            ]
+        )
 
 
 class Occupancy(msgspec.Struct, frozen=True, kw_only=True):
@@ -260,6 +279,13 @@ class Unpinned(msgspec.Struct, frozen=True, kw_only=True):
     model_id: str
 
 
+class Serving(msgspec.Struct, frozen=True, kw_only=True):
+    """These models serve under aliases to which other versions are being promoted, and no others."""
+
+    aliases: Mapping[str, str]
+    """By model."""
+
+
 class Start(msgspec.Struct, frozen=True, kw_only=True):
     """A model is to be loaded for all that wait for it."""
 
@@ -302,7 +328,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
 
 
 TurnEvent: TypeAlias = (
-    Served | Queued | Withdrawn | BecameReady | Measured | Available | Pinned | Unpinned | Plan
+    Served | Queued | Withdrawn | BecameReady | Measured | Available | Pinned | Unpinned | Serving | Plan
 )
 
 
@@ -333,6 +359,8 @@ def evolve(state: Turns, event: Event | TurnEvent) -> Turns:
             return replace(state, pinned={**state.pinned, event.model_id: event.need_bytes})
         case Unpinned():
             return replace(state, pinned=_less(state.pinned, event.model_id))
+        case Serving(aliases=aliases):
+            return replace(state, serving=aliases)
         case _:
             return state
 
@@ -420,5 +448,6 @@ def may_leave(state: Turns, model_id: str, *, now: float, use: Occupancy) -> boo
         and not use.holds
         and not use.leaving
         and model_id not in state.pinned
+        and model_id not in state.serving
         and tenure.is_idle_at(use.last_used) <= now
     )

@@ -6,7 +6,8 @@
     versions.nodes("tiny", 3)                 # where it would be loaded
 
 A version is a content with settings. It has the next number of its model when the log sees it for the first
-time, and keeps it for ever: content that comes back is the version that it was.
+time, and keeps it for ever: content that comes back is the version that it was. A name that stands for a
+model with adapters has versions like a model; it is the model that is loaded for it.
 """
 
 from __future__ import annotations
@@ -40,8 +41,18 @@ class Version(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def sha256(self) -> str:
-        """The digest of its content."""
+        """The digest of its content; of one with adapters, of all that it is made of."""
         return self.registered.sha256
+
+    @property
+    def loaded_id(self) -> str:
+        """The id of the model that is in memory for it: of one with adapters, its base."""
+        return self.registered.base or self.model_id
+
+    @property
+    def loaded_sha256(self) -> str:
+        """The digest of the file that is in memory for it."""
+        return self.registered.base_sha256 or self.registered.sha256
 
     @property
     def name(self) -> str:

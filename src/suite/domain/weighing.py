@@ -177,6 +177,8 @@ class _Weighing:
             return "unloading"
         if model_id in self._state.pinned:
             return "pinned"
+        if model_id in self._state.serving:
+            return "serving"
         if model_id not in self._state.tenures:
             return "preloading" if use.gives_way else "loading"
         if use.holds:

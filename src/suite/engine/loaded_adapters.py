@@ -26,6 +26,12 @@ class LoadedAdapters:
         """By the digests of their files, the most recently used last."""
         self._applied = NO_ADAPTERS
 
+    def load(self, wanted: AdapterSet) -> None:
+        """Have these adapters in memory. Raises GenerationFailed if one of them cannot be loaded."""
+        for each in wanted.adapters:
+            self._load(each)
+        self._keep_to_most()
+
     def use(self, wanted: AdapterSet) -> None:
         """Have the context compute with these adapters from now on; a change costs it a new graph.
 

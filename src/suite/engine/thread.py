@@ -16,6 +16,7 @@ from concurrent.futures import Future
 from contextlib import closing
 from typing import NoReturn, TypeAlias, TypeVar
 
+from suite.engine.adapters import AdapterSet
 from suite.engine.backend import Cores
 from suite.engine.conversations import SNAPSHOT_DELAY_SECONDS
 from suite.engine.draft_model import ModelDrafter, load_draft
@@ -101,6 +102,10 @@ class EngineThread:
         adds.
         """
         return self.run_between_steps(lambda _, engine: engine.clear(conversation_id))
+
+    def load_adapters(self, adapters: AdapterSet) -> Future[None]:
+        """Have adapters in memory before they are used. The future may fail with GenerationFailed."""
+        return self.run_between_steps(lambda model, _: model.load_adapters(adapters))
 
     def snapshot_all(self, seconds: float) -> Future[None]:
         """Make snapshots of all conversations and write them to disk, taking at most this many seconds."""

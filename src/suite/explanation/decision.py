@@ -108,6 +108,7 @@ _STANDING: dict[Standing, str] = {
     "preloading": "it was loading, as it was likely to be used",
     "unloading": "it was leaving already",
     "pinned": "it was pinned",
+    "serving": "it serves under an alias to which another version was being promoted",
     "promised": "it was to leave for another model in front",
 }
 

@@ -70,7 +70,7 @@ def _why_stopped(event: PromotionStopped) -> str:
             return f"{event.detail}, and is quarantined"
         case "load_failed":
             return f"it could not be loaded: {event.detail}"
-        case "gone":
+        case "gone" | "not_enough_memory":
             return event.detail
 
 

@@ -132,6 +132,8 @@ def _sentences(event: Event, time: datetime, cause: Recorded | None) -> Iterator
             yield _wait_ended(event)
         case RequestsRefused():
             yield from _refused(event, time)
+        case ModelRegistered() if event.base:
+            yield f"{event.node} found {event.model_id}, which stands for {_with_adapters(event)}."
         case ModelRegistered():
             yield f"{event.node} found {event.model_id} in {event.file_name}, {size(event.file_bytes)}."
         case ModelRemoved():
@@ -173,6 +175,11 @@ def _sentences(event: Event, time: datetime, cause: Recorded | None) -> Iterator
 
 
 # --- loads ------------------------------------------------------------------------------------------------
+
+
+def _with_adapters(event: ModelRegistered) -> str:
+    scaled = [each.id if each.scale == 1 else f"{each.id} x {each.scale:g}" for each in event.adapters]
+    return f"{event.base} with {listed(scaled)}" if scaled else event.base
 
 
 def _loaded(event: InstanceLoaded) -> str:

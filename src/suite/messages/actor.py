@@ -256,6 +256,15 @@ class AdapterFile(msgspec.Struct, frozen=True, kw_only=True):
     scale: float
 
 
+class FetchedPictures(msgspec.Struct, frozen=True, kw_only=True):
+    """The pictures of a request that its node has fetched, and sends in parts."""
+
+    digests: tuple[str, ...]
+    """The SHA-256 of each, in hex."""
+    source: str
+    """The inbox at which the node is asked for them."""
+
+
 class Handover(msgspec.Struct, frozen=True, kw_only=True):
     """A generation for the actor, which answers the client's reply subject itself.
 
@@ -273,6 +282,12 @@ class Handover(msgspec.Struct, frozen=True, kw_only=True):
     """What its model is computed with."""
     version: int = 0
     """Which version of the model the actor has, by number; 0: not known."""
+    fetched: FetchedPictures | None = None
+    """Those of its pictures that the node has; all others are in the request, or at its sender."""
+    variant: str = ""
+    """The name that stands for the model with just these adapters; empty: it was not asked for by one."""
+    variant_version: int = 0
+    """Which version that is, by number; 0: not known."""
 
 
 class ActorReply(msgspec.Struct, frozen=True, kw_only=True):
@@ -303,6 +318,16 @@ class Cleared(ActorReply, frozen=True, kw_only=True):
     generating: int = 0
     """How many of them are generating; their tokens are forgotten when the generation ends."""
     tokens: int = 0
+
+
+class LoadAdapters(msgspec.Struct, frozen=True, kw_only=True):
+    """Have these adapters in memory, so that the first generation with them need not wait for that."""
+
+    adapters: tuple[AdapterFile, ...]
+
+
+class AdaptersLoaded(ActorReply, frozen=True, kw_only=True):
+    """They are, or the error says why one of them cannot be loaded."""
 
 
 class GenerationProgress(msgspec.Struct, frozen=True, kw_only=True):

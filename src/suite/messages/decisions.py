@@ -21,12 +21,13 @@ a copy of a model for which requests wait on other nodes, or nothing new: the mo
 to need more than the limit."""
 
 Standing: TypeAlias = Literal[
-    "idle", "kept", "used", "closing", "loading", "preloading", "unloading", "pinned", "promised"
+    "idle", "kept", "used", "closing", "loading", "preloading", "unloading", "pinned", "serving", "promised"
 ]
 """Whether a model may leave, and why not: `idle` may; `kept` is within the least time that it stays; `used`
 is answering; `closing` takes no new requests and leaves when it is unused; `loading`, `unloading` and
 `pinned` say it; `preloading` is loading because it is likely to be used, and gives way to a request;
-`promised` leaves for another model that waits in front."""
+`serving` serves under an alias to which another version is being promoted; `promised` leaves for another
+model that waits in front."""
 
 
 class Candidate(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -41,6 +41,8 @@ class HostedModel(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     """The bytes that it has of each memory, by its name: `ram`, `gpu0`."""
     may_leave: bool = False
     """Whether it could be unloaded for another model now."""
+    is_pinned: bool = False
+    """Whether it stays there until somebody unpins it."""
     is_replica: bool = False
     """Whether it was loaded as a copy, because the load was too much for other nodes."""
     idle_seconds: float = 0.0
@@ -99,6 +101,8 @@ class OfferedModel(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     """A short digest of the settings that change how it loads."""
     adapters: tuple[str, ...] = ()
     """The adapters that it can be computed with, and the names that stand for it with adapters."""
+    reads_pictures: bool | None = None
+    """Whether it has a projector; null: the node is of a version that does not tell."""
 
 
 class GetPresence(msgspec.Struct, frozen=True, kw_only=True):

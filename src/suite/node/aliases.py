@@ -4,12 +4,12 @@ one event (ADR 71)."""
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 from suite.bus.action import Call
 from suite.domain import aliases
 from suite.domain.aliases import Alias, Promotion, Target, evolve
-from suite.domain.footprint import Footprint
+from suite.domain.footprint import Footprint, total_of
 from suite.domain.nodes import NodeView
 from suite.domain.promotion import check, findings
 from suite.domain.versions import AT, Version, split
@@ -201,15 +201,29 @@ class Aliases:
             )
 
     def _check_fits(self, version: Version, old: Target) -> None:
-        """Raises NotEnoughMemory if no node can have a version beside the one that serves."""
-        model_id, views = version.model_id, self._fleet.views()
+        """Raises NotEnoughMemory if no node can have a version beside what stays there, as things stand."""
+        if (error := self.never_fits(version, old, serving=self._book.serving)) is not None:
+            raise error
+
+    def never_fits(
+        self, version: Version, old: Target, *, serving: Collection[str] = ()
+    ) -> NotEnoughMemory | None:
+        """Why no node can have a version beside the one that serves and what is pinned there; None: one can,
+        or none is there that has it.
+
+        `serving`: the models that may not leave either, as other promotions run.
+        """
+        own = self._fleet.canonical(self._book.loaded_id(old))
+        rooms = [_room(each, version.loaded_id, own, serving) for each in self._offering(version)]
+        if not rooms or any(each.need.is_within(each.limits) for each in rooms):
+            return None
+        return _never_fits(version, old, rooms[0])
+
+    def _offering(self, version: Version) -> list[NodeView]:
+        """The nodes that have a version and could load it."""
+        views = self._fleet.views()
         able = [views[node] for node in self._names.nodes(version) if node in views]
-        offering = [each for each in able if model_id in each.offered]
-        needs = [_together(each, model_id, old.model_id) for each in offering]
-        if offering and not any(
-            need.is_within(each.limits) for need, each in zip(needs, offering, strict=True)
-        ):
-            raise _never_fits(version, old, needs[0], offering[0].limits)
+        return [each for each in able if version.loaded_id in each.offered]
 
     async def _settle(
         self, name: str, decide: Callable[[Alias], F | None], correlation_id: str
@@ -234,16 +248,36 @@ class Aliases:
         return decided[0], seq
 
 
-def _together(view: NodeView, model_id: str, old_id: str) -> Footprint:
-    """What a model takes on a node, with the one that serves if that could be there too."""
-    need = view.need_of(model_id)
-    return need + view.need_of(old_id) if old_id != model_id and old_id in view.offered else need
+class _Room(NamedTuple):
+    """What a node has for a version, and for what stays there beside it."""
+
+    need: Footprint
+    """Of all together."""
+    limits: Footprint
+    staying: tuple[str, ...]
+    """What stays there, besides the version and the one that serves."""
 
 
-def _never_fits(version: Version, old: Target, need: Footprint, limits: Footprint) -> NotEnoughMemory:
-    memory = need.beyond(limits).largest
+def _room(view: NodeView, model_id: str, own: str, serving: Collection[str]) -> _Room:
+    """`own`: the model that serves until the other one is ready, which may be the same one."""
+    needed = dict.fromkeys([model_id, *([own] if own in view.offered else [])])
+    staying = {
+        id: each.footprint
+        for id, each in view.hosted.items()
+        if id not in needed and (each.is_pinned or id in serving)
+    }
+    need = total_of([*map(view.need_of, needed), *staying.values()])
+    return _Room(need, view.limits, tuple(staying))
+
+
+def _never_fits(version: Version, old: Target, room: _Room) -> NotEnoughMemory:
+    memory = room.need.beyond(room.limits).largest
+    others, unpin = "", ""
+    if room.staying:
+        others = f" and {', '.join(room.staying)}, which may not leave (pinned, or another promotion runs)"
+        unpin = " unpin one of them,"
     return NotEnoughMemory(
-        f"{version.name} does not fit: with {old}, which serves until it is ready, it needs "
-        f"{size(need[memory])}, and the limit is {size(limits[memory])}; raise that, give models a smaller "
-        "context_length, or switch at once with `suite alias`"
+        f"{version.name} does not fit: with {old}, which serves until it is ready{others}, it needs "
+        f"{size(room.need[memory])}, and the limit is {size(room.limits[memory])}; raise that,{unpin} give "
+        "models a smaller context_length, or switch at once with `suite alias`"
     )

@@ -109,7 +109,7 @@ class Drain:
         """The models that are pinned, in use, or were used within `HOT_SECONDS`."""
         for instance in self._supervisor.instances.values():
             was_used = instance.was_used and self._clock() - instance.last_used < HOT_SECONDS
-            is_wanted = self._supervisor.is_pinned(instance.model.model_id) or instance.holds or was_used
+            is_wanted = self._supervisor.stays(instance.model.model_id) or instance.holds or was_used
             if is_wanted and instance.phase in ("loading", "loaded"):
                 yield instance
 

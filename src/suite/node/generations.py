@@ -38,11 +38,14 @@ from suite.messages.actions.status import GenerationInfo, GenerationState
 from suite.messages.actor import (
     REPLY_HEADER,
     ActorReply,
+    AdapterFile,
+    AdaptersLoaded,
     Clear,
     Cleared,
     GenerationProgress,
     Handover,
     HandoverReply,
+    LoadAdapters,
     Pooled,
     ProgressReply,
 )
@@ -62,6 +65,8 @@ Send: TypeAlias = Callable[[AnySignal], Awaitable[None]]
 HANDOVER_SECONDS = 5.0
 CLEAR_SECONDS = 60.0
 """Timeout of a clear, which waits for one engine step: long for a big model and a long prompt."""
+ADAPTERS_SECONDS = 60.0
+"""Timeout of loading adapters, which waits for one step of the engine too."""
 EMBED_SECONDS = 300.0
 """Timeout for the vectors of one request, which are computed between the model's other steps."""
 PROGRESS_SECONDS = 0.5
@@ -152,6 +157,8 @@ class Generations:
         self._pending: dict[str, Pending] = {}
         self._taken: dict[str, Taken] = {}
         """The ids that clients chose, of generations that have not ended."""
+        self.on_end: Callable[[str], None] = lambda _: None
+        """Called with the id of each generation that has ended, or that no actor gets."""
         supervisor.on_generation_end = self._let_go
 
     @asynccontextmanager
@@ -288,6 +295,17 @@ class Generations:
             tokens=sum(each.tokens for each in cleared),
         )
 
+    async def load_adapters(self, instance: Instance, adapters: tuple[AdapterFile, ...]) -> None:
+        """Have the process of a loaded model load adapters.
+
+        Raises GenerationFailed if one of them cannot be loaded, ActorCrashed, RequestTimeout and Unavailable.
+        """
+        request = msgspec.json.encode(LoadAdapters(adapters=adapters))
+        answer = await self._ask(instance, "adapters", request, ADAPTERS_SECONDS)
+        if answer is None:
+            raise failure_of(instance)
+        _accepted(msgspec.json.decode(answer, type=AdaptersLoaded))
+
     async def ask(
         self,
         model: Model,
@@ -327,7 +345,10 @@ class Generations:
 
     def _let_go(self, generation_id: str) -> None:
         """Let others have the id of a generation that has ended."""
-        if generation_id not in self._pending and (taken := self._taken.pop(generation_id, None)) is not None:
+        if generation_id in self._pending:
+            return
+        self.on_end(generation_id)
+        if (taken := self._taken.pop(generation_id, None)) is not None:
             self._tasks.start_soon(self._ids.let_go, taken)
 
     def _info(

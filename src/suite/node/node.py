@@ -37,6 +37,7 @@ from suite.node.generations import Generations
 from suite.node.integrity import Integrity
 from suite.node.journal import Journal
 from suite.node.learning import Learning
+from suite.node.pictures.web_pictures import WebPictures
 from suite.node.pins import Pins
 from suite.node.snapshots import snapshots_of
 from suite.node.supervisor import Supervisor
@@ -72,6 +73,7 @@ class Node:
         learning: Learning,
         supervisor: Supervisor,
         generations: Generations,
+        pictures: WebPictures,
         pins: Pins,
         versions: VersionBook,
         names: Names,
@@ -102,6 +104,7 @@ class Node:
         self.learning = learning
         self.supervisor = supervisor
         self.generations = generations
+        self.pictures = pictures
         self.pins = pins
         self.versions = versions
         self.names = names
@@ -187,7 +190,7 @@ class Node:
         """
         model = self.catalogue.resolve(model_id)
         version = self.names.version(model_id)
-        if version is not None and self.versions.number(model) != version.number:
+        if version is not None and self.names.number(version.model_id) != version.number:
             raise VersionGone(
                 f"{version.name} is not on {self.name} any more: see `suite versions {model.model_id}`"
             )

@@ -20,7 +20,15 @@ from suite.domain.nodes import NodeView
 from suite.domain.placement import Wanted, eviction, place
 from suite.domain.promotion import Step, next_step, verdict
 from suite.domain.versions import Version
-from suite.errors import LoadFailed, ModelFileInvalid, Quarantined, SuiteError, VersionGone
+from suite.errors import (
+    AdapterMismatch,
+    AdapterNotFound,
+    LoadFailed,
+    ModelFileInvalid,
+    Quarantined,
+    SuiteError,
+    VersionGone,
+)
 from suite.messages.actions.residency import LoadModelReply, LoadModelRequest
 from suite.messages.events import AliasEvent, PromotionEnd, TakenBackReason
 from suite.messages.promotion import Finding
@@ -44,6 +52,8 @@ class Promoter:
         self._leadership = leadership
         self._busy: set[str] = set()
         """The promotions about which something is being done."""
+        self._applied: set[str] = set()
+        """Those, by id, of whose versions the adapters are known to be loaded."""
 
     async def run(self) -> None:
         """Look every second while there is anything to look at, until cancelled."""
@@ -61,7 +71,9 @@ class Promoter:
     def _look(self, tasks: anyio.abc.TaskGroup) -> None:
         known = self._node.versions.aliases
         every = (each for alias in known.values() for each in (alias.promotion, alias.promoted))
-        self._node.aliases.forget_all_but({each.id for each in every if each is not None})
+        ids = {each.id for each in every if each is not None}
+        self._node.aliases.forget_all_but(ids)
+        self._applied &= ids
         for alias in known.values():
             for promotion in _watched(alias):
                 # By promotion: a load for one that was ended does not keep the next one from going on.
@@ -110,7 +122,8 @@ class Promoter:
             return None
         found = await self._node.aliases.findings(promotion)
         where = self._loaded_on(version)
-        step = next_step(promotion, verdict(found), is_ready=bool(where))
+        has_adapters = not version.registered.adapters or promotion.id in self._applied
+        step = next_step(promotion, verdict(found), is_ready=bool(where) and has_adapters)
         await self._do(step, alias, promotion, version, where, found)
         return None
 
@@ -144,25 +157,31 @@ class Promoter:
     async def _load(self, alias: Alias, promotion: Promotion, version: Version) -> None:
         """Have the version loaded where it is best, beside the one that serves."""
         view = self._place(version)
+        is_there = view is not None and version.loaded_id in view.hosted  # its adapters are to be loaded
+        if not is_there and (error := self._node.aliases.never_fits(version, promotion.old)) is not None:
+            await self._stop(alias, promotion, "not_enough_memory", error.message)
+            return
         if view is None:
             self._node.aliases.waits[promotion.id] = f"no node takes {version.name} at the moment"
             return
-        leaving = _leaving(view, version, promotion.old)
+        serving = self._node.versions.loaded_id(promotion.old)
+        leaving = () if is_there else _leaving(view, version, serving)
         if leaving is None:
             self._node.aliases.waits[promotion.id] = f"memory on {view.node} that is in use"
             return
         request = LoadModelRequest(model_id=version.name, load_wait_ms=0, only_evicting=leaving)
         try:
             await self._node.fleet.ask(view.node, "load_model", request, LoadModelReply, seconds=LOAD_SECONDS)
+            self._applied.add(promotion.id)
         except VersionGone as error:
             await self._stop(alias, promotion, "gone", error.message)
-        except (LoadFailed, Quarantined, ModelFileInvalid) as error:
+        except (LoadFailed, Quarantined, ModelFileInvalid, AdapterMismatch, AdapterNotFound) as error:
             await self._stop(alias, promotion, "load_failed", error.message)
 
     def _place(self, version: Version) -> NodeView | None:
         views = self._node.fleet.views()
         others = views.keys() - set(self._node.names.nodes(version))
-        wanted = Wanted(model_id=version.model_id, excluded=frozenset(others))
+        wanted = Wanted(model_id=version.loaded_id, excluded=frozenset(others))
         placed = place(wanted, views, here=self._node.name)
         return None if placed is None else views.get(placed.node)
 
@@ -171,10 +190,10 @@ class Promoter:
 
     def _loaded_on(self, version: Version) -> str:
         """A node that has the version ready; empty if none has."""
-        for view in self._node.fleet.views().hosting(version.model_id):
-            hosted = view.hosted[version.model_id]
+        for view in self._node.fleet.views().hosting(version.loaded_id):
+            hosted = view.hosted[version.loaded_id]
             is_there = view.node in self._node.names.nodes(version)
-            if is_there and hosted.is_ready and hosted.sha256 in ("", version.sha256):
+            if is_there and hosted.is_ready and hosted.sha256 in ("", version.loaded_sha256):
                 return view.node
         return ""
 
@@ -239,6 +258,13 @@ class Promoter:
         await self._node.aliases.change(alias.name, decide, promotion.id)
 
 
+async def protect_serving(node: Node) -> None:
+    """Have what serves under an alias stay in memory here while another version is promoted to it."""
+    while True:
+        node.supervisor.protect(node.versions.serving)
+        await node.versions.wait_news()
+
+
 def _watched(alias: Alias) -> Iterator[Promotion]:
     """What there is to look after: what may be taken back by itself, and the promotion that is under way."""
     if alias.promoted is not None and alias.promoted.take_back:
@@ -247,10 +273,10 @@ def _watched(alias: Alias) -> Iterator[Promotion]:
         yield alias.promotion
 
 
-def _leaving(view: NodeView, version: Version, old: Target) -> tuple[str, ...] | None:
+def _leaving(view: NodeView, version: Version, serving: str) -> tuple[str, ...] | None:
     """The models that leave for a version: never the one that serves. None if there is no room now."""
-    hosted = {id: each for id, each in view.hosted.items() if id != old.model_id}
-    found = eviction(replace(view, hosted=hosted), view.need_of(version.model_id))
+    hosted = {id: each for id, each in view.hosted.items() if id != serving}
+    found = eviction(replace(view, hosted=hosted), view.need_of(version.loaded_id))
     return None if found is None else found[1]
 
 

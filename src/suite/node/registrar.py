@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 
 import anyio
 
 from suite.catalogue import Catalogue, Model
+from suite.catalogue.variants import Variant, content_of, lacks
 from suite.domain.registration import Found, Gone, Registration, decide, evolve
 from suite.errors import (
     ModelFileGone,
@@ -19,7 +20,7 @@ from suite.errors import (
     SuiteError,
 )
 from suite.log import Log
-from suite.messages.events import ModelRegistered, ModelRemoved
+from suite.messages.events import AppliedAdapter, ModelRegistered, ModelRemoved
 from suite.messages.subjects import Subjects
 from suite.node.aggregate import settle
 
@@ -53,9 +54,11 @@ class Registrar:
         self._catalogue = catalogue
         self._on_digest = on_digest
         self._on_refused = on_refused
-        self._due: dict[str, None] = dict.fromkeys(catalogue.models)
+        self._due: dict[str, None] = dict.fromkeys((*catalogue.models, *catalogue.variants))
         self._unread: dict[str, None] = {}
         """The models whose files could not be read."""
+        self._variants: dict[str, frozenset[str]] = {}
+        """The names of models with adapters that the log says this node has, each with what it is made of."""
         self._news = anyio.Event()
 
     def note(self, model_id: str) -> None:
@@ -106,10 +109,36 @@ class Registrar:
                 model_id = recorded.data.model_id
                 states[model_id] = evolve(states.get(model_id, Registration()), recorded.data)
         for model_id, state in states.items():
-            if self._node in state.files and self._catalogue.has_gone(model_id):
+            if (file := state.files.get(self._node)) is None:
+                continue
+            if file.parts:
+                self._variants[model_id] = file.parts
+            if file.parts or self._catalogue.has_gone(model_id):
                 self._due[model_id] = None
 
     async def _register(self, model_id: str) -> None:
+        """Have the log say what a name stands for, and see again to the names that this may matter for."""
+        before = {**self._variants}
+        if (variant := self._catalogue.variants.get(model_id)) is not None:
+            await self._register_variant(model_id, variant)
+        elif model_id in self._variants and not self._is_model(model_id):
+            await self._remove_variant(model_id, self._variants[model_id])
+        else:
+            await self._register_model(model_id)
+        now = {name: frozenset(each.parts) for name, each in self._catalogue.variants.items()}
+        is_file = model_id not in now and model_id not in before
+        for name in sorted((before | now).keys() - {model_id}):
+            is_part = model_id in before.get(name, ()) or model_id in now.get(name, ())
+            # With another model in the catalogue, an adapter may be for that, or for none any more.
+            if is_part or (is_file and before.get(name) != now.get(name)):
+                self._due[name] = None
+
+    def _is_model(self, model_id: str) -> bool:
+        model = self._catalogue.models.get(model_id)
+        return model is not None and model.adapter is None
+
+    async def _register_model(self, model_id: str) -> None:
+        self._variants.pop(model_id, None)  # it was a name, and is a file now
         model = self._catalogue.models.get(model_id)
         if model is None:
             if not self._catalogue.has_gone(model_id):
@@ -120,6 +149,36 @@ class Registrar:
             self._on_refused(model)
         if (fact := await self._describe(model)) is not None:
             await self._settle(Found(fact=fact))
+
+    async def _register_variant(self, name: str, variant: Variant) -> None:
+        """Register a name that stands for a model with adapters, as soon as all of it can be read."""
+        catalogue = self._catalogue
+        if any(lacks(name, variant, catalogue.models)):
+            if name in self._variants:
+                await self._remove_variant(name, frozenset(variant.parts))
+            return
+        try:
+            for id in variant.parts:
+                await catalogue.digest(id)
+        except (ModelFileGone, ModelNotFound):
+            return  # whoever noticed that notes it
+        except ModelFileInvalid as error:
+            logger.warning("%s is not registered yet: %s", name, error.message)
+            self._unread[name] = None
+            return
+        fact = described(self._node, name, variant, catalogue.models)
+        if fact is not None and catalogue.variants.get(name) == variant:
+            self._variants[name] = frozenset(variant.parts)
+            await self._settle(Found(fact=fact))
+
+    async def _remove_variant(self, name: str, parts: frozenset[str]) -> None:
+        """Note that a name stands for no model with adapters any more, unless that is only out of reach."""
+        known = self._catalogue.models
+        missing = [id for id in parts if id not in known]
+        if missing and not any(map(self._catalogue.has_gone, missing)):
+            return
+        await self._settle(Gone(fact=ModelRemoved(model_id=name, node=self._node)))
+        self._variants.pop(name, None)
 
     async def _describe(self, model: Model) -> ModelRegistered | None:
         """The registration of a model; None if its file is invalid or has just been removed."""
@@ -168,6 +227,38 @@ class Registrar:
             evolve=evolve,
             decide=partial(decide, command=command),
         )
+
+
+def described(node: str, name: str, variant: Variant, models: Mapping[str, Model]) -> ModelRegistered | None:
+    """The registration of a name that stands for a model with adapters; None while anything is not known."""
+    base, content = models.get(variant.base), content_of(variant, models)
+    if base is None or base.info is None or base.sha256 is None or content is None:
+        return None
+    adapters = [models[each.id] for each in variant.adapters]
+    files = adapters or [base]
+    return ModelRegistered(
+        model_id=name,
+        node=node,
+        file_name=", ".join(each.file_name for each in files),
+        file_bytes=sum(_file_bytes(each) for each in files),
+        sha256=content,
+        architecture=base.info.architecture,
+        parameters=base.info.parameters,
+        quantization=base.info.quantization,
+        trained_context_tokens=base.info.context_tokens,
+        settings=base.version_settings,
+        source=files[0].source,
+        base=base.model_id,
+        base_sha256=base.sha256,
+        adapters=tuple(
+            AppliedAdapter(id=each.id, sha256=adapter.sha256 or "", scale=each.scale)
+            for each, adapter in zip(variant.adapters, adapters, strict=True)
+        ),
+    )
+
+
+def _file_bytes(model: Model) -> int:
+    return sum(each.size for each in model.file.signature.parts)
 
 
 def _is_refused(model: Model) -> bool:

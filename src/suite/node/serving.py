@@ -95,7 +95,7 @@ from suite.node.past import read_past
 from suite.node.pin_moves import PinMoves
 from suite.node.preloader import Preloader
 from suite.node.progress import RunningWork
-from suite.node.promoter import Promoter
+from suite.node.promoter import Promoter, protect_serving
 from suite.node.recovery import close_open_instances
 from suite.node.registrar import Registrar
 from suite.node.reporter import Reporter
@@ -378,6 +378,7 @@ def _start_background(env: Environment, node: Node, reporter: Reporter) -> None:
     preloader = Preloader(node, settings.prediction_interval_seconds)
     tasks.start_soon(preloader.settlement.run)
     tasks.start_soon(node.supervisor.sweep_idle, preloader.keep_alive)
+    tasks.start_soon(protect_serving, node)
     if settings.enable_gguf_management:
         tasks.start_soon(node.pins.run)
         if settings.enable_model_evaluation:
@@ -444,6 +445,7 @@ async def _service(env: Environment, node: Node) -> AsyncIterator[Service[Node]]
     ) as service:
         node.service = service
         await node.transfers.listen()
+        await node.pictures.listen()
         await node.fleet.serve(service.receive)  # from now on others may send work here
         if settings.enable_backward_compatibility:
             await env.tasks.start(

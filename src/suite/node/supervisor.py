@@ -7,7 +7,7 @@ happens to a process is recorded when it happens. All tasks run in the superviso
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from functools import partial
 
@@ -21,7 +21,16 @@ from suite.domain.footprint import Footprint
 from suite.domain.quarantine import Lived
 from suite.domain.residency import Residency
 from suite.domain.turn_answer import never_fits
-from suite.domain.turns import Available, BecameReady, Measured, Pinned, Start, Turns, Unpinned
+from suite.domain.turns import (
+    Available,
+    BecameReady,
+    Measured,
+    Pinned,
+    Serving,
+    Start,
+    Turns,
+    Unpinned,
+)
 from suite.engine.gguf.estimate import PROCESS_BYTES
 from suite.errors import (
     ActorCrashed,
@@ -292,6 +301,18 @@ class Supervisor:
         """Whether the model stays loaded."""
         return model_id in self.admission.state.pinned
 
+    def protect(self, serving: Mapping[str, str]) -> None:
+        """Let none of these models leave for others, nor because nobody uses it, while it is in memory.
+
+        They serve under aliases to which other versions are being promoted: each with its alias.
+        """
+        if self.admission.state.serving != serving:
+            self.admission.note(Serving(aliases=serving))
+
+    def stays(self, model_id: str) -> bool:
+        """Whether the model leaves for no other one."""
+        return self.is_pinned(model_id) or model_id in self.admission.state.serving
+
     async def sweep_idle(self, keep_alive: Callable[[Model], float]) -> None:
         """Unload what was not used for as long as it is kept, until cancelled. `keep_alive`: in seconds."""
         while True:
@@ -301,7 +322,7 @@ class Supervisor:
                 self._unload_idle(instance, keep_alive(instance.model) if own is None else own)
 
     def _unload_idle(self, instance: Instance, keep_alive: float) -> None:
-        if not instance.is_idle or self.is_pinned(instance.model.model_id):
+        if not instance.is_idle or self.stays(instance.model.model_id):
             return
         if keep_alive <= self._clock() - instance.last_used:
             departure = Departure(keep_alive_seconds=keep_alive)

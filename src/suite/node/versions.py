@@ -9,9 +9,10 @@ from typing import Final
 import anyio
 
 from suite.catalogue import Catalogue, Model
+from suite.catalogue.variants import content_of
 from suite.domain.aliases import Alias, Target, evolve
 from suite.domain.versions import AT, Version, Versions, split
-from suite.errors import ModelNotFound, SuiteError, VersionGone, VersionNotFound
+from suite.errors import ModelNotFound, SuiteError, VersionGone
 from suite.log import Log
 from suite.log.follower import Follower
 from suite.messages.envelope import Recorded
@@ -35,6 +36,8 @@ class VersionBook:
         self._started: dict[str, int] = {}
         self._quarantined: dict[tuple[str, int], int] = {}
         """The newest quarantine of each version, by model and number."""
+        self._failed: dict[tuple[str, str], int] = {}
+        """The same by model and content, whatever the settings."""
         self._seq = 0
         self._follower: Follower | None = None
         self._news = anyio.Event()
@@ -82,8 +85,25 @@ class VersionBook:
         return self._started.get(alias, 0)
 
     def quarantined(self, version: Version) -> int:
-        """The newest event that says that a version failed again and again; 0: there is none."""
+        """The newest event that says that a version failed again and again; 0: there is none.
+
+        One with adapters fails with its model: whether an adapter was why is not known.
+        """
+        if version.registered.base:
+            return self._failed.get((version.loaded_id, version.loaded_sha256), 0)
         return self._quarantined.get((version.model_id, version.number), 0)
+
+    def loaded_id(self, target: Target) -> str:
+        """The id of the model that is in memory for what a name stands for."""
+        number = target.version or self.versions.newest(target.model_id)
+        version = self.versions.get(target.model_id, number)
+        return target.model_id if version is None else version.loaded_id
+
+    @property
+    def serving(self) -> Mapping[str, str]:
+        """The models that serve under aliases to which others are promoted, each with its alias."""
+        promoting = (each for each in self._aliases.values() if each.promotion is not None)
+        return {self.loaded_id(each.target): each.name for each in promoting if each.target is not None}
 
     def standing_for(self, version: Version) -> tuple[str, ...]:
         """The aliases that stand for a version, or are to."""
@@ -104,13 +124,6 @@ class VersionBook:
         """The version of a model with its settings, and this content or else its own; 0: not known yet."""
         content = sha256 or model.sha256
         return self.versions.number(model.model_id, content, model.version_settings)
-
-    async def settled_number(self, model: Model, sha256: str) -> int:
-        """The same, but for a model that has just come it waits until the log knows it; not for long."""
-        with anyio.move_on_after(REGISTERED_SECONDS):
-            while not self.number(model, sha256):
-                await self._news.wait()
-        return self.number(model, sha256)
 
     # --- the log ------------------------------------------------------------------------------------------
 
@@ -142,6 +155,7 @@ class VersionBook:
         """It is of the version that its node has: of this content, and of its settings only."""
         number = self.versions.current(event.model_id).get(event.node, 0)
         version = self.versions.get(event.model_id, number)
+        self._failed[event.model_id, event.content] = seq
         if version is not None and version.sha256 == event.content:
             self._quarantined[event.model_id, number] = seq
 
@@ -204,11 +218,6 @@ class Names:
             model_id = self._id_of(named.name)
             self._check_known(named.name, model_id)
             return self._book.versions.find(model_id, named.version)
-        if self._catalogue.variant(text) is not None:
-            raise VersionNotFound(
-                f"{text} is a model with adapters and has no versions of its own: `suite alias` has a name "
-                "stand for it"
-            )
         model_id, number = self._target_of(text)
         self._check_known(text, model_id)
         found = self._book.versions.get(model_id, number or self._book.versions.newest(model_id))
@@ -239,8 +248,35 @@ class Names:
         """Where a version is on disk, and would be loaded."""
         return self._book.versions.nodes(version.model_id, version.number)
 
+    def number(self, name: str) -> int:
+        """The version that this node has of what a name stands for; 0: none, or it is not known yet."""
+        catalogue, id = self._catalogue, self._catalogue.meant(name)
+        variant = catalogue.variants.get(id)
+        model = catalogue.models.get(id if variant is None else variant.base)
+        if model is None:
+            return 0
+        if variant is None:
+            return self._book.number(model)
+        content = content_of(variant, catalogue.models)
+        return self._book.versions.number(id, content, model.version_settings)
+
+    async def settled_number(self, name: str) -> int:
+        """The same, but for files that have just come it waits until the log knows them; not for long.
+
+        Raises what `Catalogue.digest` raises.
+        """
+        variant = self._catalogue.variant(name)
+        for id in (self._catalogue.meant(name),) if variant is None else variant.parts:
+            await self._catalogue.digest(id)
+        with anyio.move_on_after(REGISTERED_SECONDS):
+            while not self.number(name):
+                await self._book.wait_news()
+        return self.number(name)
+
     def model_of(self, name: str) -> str:
-        """The id of the model that a name stands for, whichever version of it; other texts as they are."""
+        """The id of the model that a name stands for, or the name of one with adapters, whichever version of
+        it; other texts as they are.
+        """
         named = split(name)
         if named is None or self.is_model(name) or name in self._book.aliases:
             return self._id_of(name)
@@ -248,14 +284,14 @@ class Names:
         return model_id if self.is_model(model_id) else name
 
     def _id_of(self, name: str) -> str:
-        """The id of the model that a name without a version stands for."""
+        """The id of the model, or the name of one with adapters, that a name without a version stands for."""
         return self._target_of(name).model_id
 
     def _target_of(self, name: str) -> Target:
         """What a name without a version stands for."""
         alias = self._book.aliases.get(name)
         if alias is None or alias.target is None or self.is_model(name):
-            return Target(self._catalogue.canonical(name))
+            return Target(self._catalogue.meant(name))
         return alias.target
 
     def is_model(self, name: str) -> bool:

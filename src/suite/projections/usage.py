@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from datetime import datetime
-from typing import Any, ClassVar, NamedTuple, TypeAlias
+from typing import Any, ClassVar, Literal, NamedTuple, TypeAlias
 
 import aiosqlite
 
@@ -40,7 +40,7 @@ class UsageProjection(Projection):
     """Folds uses, refusals and loads. Neither the events nor the rows contain a prompt or an answer."""
 
     name: ClassVar[str] = "usage"
-    version: ClassVar[int] = 4
+    version: ClassVar[int] = 5
     aggregates: ClassVar[tuple[str, ...]] = ("usage", "admission", "instance")
     schema: ClassVar[str] = f"""{requests.SCHEMA}
         CREATE TABLE usage (
@@ -61,11 +61,16 @@ class UsageProjection(Projection):
             total_us INTEGER,
             total_bin INTEGER,
             expires INTEGER,
-            version INTEGER
+            version INTEGER,
+            variant TEXT,
+            variant_version INTEGER
         );
         CREATE INDEX usage_by_time ON usage (at, model_id);
         CREATE INDEX usage_by_model ON usage (model_id, at);
         CREATE INDEX usage_by_version ON usage (model_id, version, at);
+        CREATE INDEX usage_by_variant ON usage (variant, at) WHERE variant IS NOT NULL;
+        CREATE INDEX usage_by_variant_version ON usage (variant, variant_version, at)
+            WHERE variant IS NOT NULL;
         CREATE INDEX usage_by_conversation ON usage (conversation_id) WHERE conversation_id IS NOT NULL;
         CREATE INDEX usage_by_expiry ON usage (expires) WHERE expires IS NOT NULL;
     """
@@ -138,24 +143,33 @@ async def usage(db: aiosqlite.Connection, request: UsageRequest) -> UsageReply:
 async def last_used(
     db: aiosqlite.Connection, model_ids: Collection[str] | None = None
 ) -> dict[str, datetime]:
-    """When each of these models, or each of all models, was last used. Unused models are left out."""
-    if model_ids is None:
+    """When each of these models, or each of all models, was last used. Unused models are left out.
+
+    Names that stand for a model with adapters are told too, beside their models.
+    """
+    variants = await _last_used(db, "variant", model_ids)
+    return variants | await _last_used(db, "model_id", model_ids)
+
+
+async def _last_used(
+    db: aiosqlite.Connection, column: Literal["model_id", "variant"], asked: Collection[str] | None
+) -> dict[str, datetime]:
+    if asked is None:
         # Skips from id to id along the index, so the number of rows per model does not matter.
-        asked = (
-            "RECURSIVE asked(model_id) AS (SELECT min(model_id) FROM usage UNION ALL "
-            "SELECT (SELECT min(model_id) FROM usage WHERE model_id > asked.model_id) FROM asked "
-            "WHERE asked.model_id IS NOT NULL)"
+        ids = (
+            f"RECURSIVE asked(id) AS (SELECT min({column}) FROM usage WHERE {column} IS NOT NULL UNION ALL "
+            f"SELECT (SELECT min({column}) FROM usage WHERE {column} > asked.id) FROM asked "
+            "WHERE asked.id IS NOT NULL)"
         )
-    elif model_ids:
-        asked = f"asked(model_id) AS (VALUES {', '.join(['(?)'] * len(model_ids))})"
+    elif asked:
+        ids = f"asked(id) AS (VALUES {', '.join(['(?)'] * len(asked))})"
     else:
         return {}
     rows = await db.execute_fetchall(
-        f"WITH {asked} SELECT model_id, "
-        "(SELECT max(at) FROM usage WHERE usage.model_id = asked.model_id) AS at FROM asked",
-        tuple(model_ids or ()),
+        f"WITH {ids} SELECT id, (SELECT max(at) FROM usage WHERE usage.{column} = asked.id) AS at FROM asked",
+        tuple(asked or ()),
     )
-    return {model_id: from_sql(at) for model_id, at in rows if at is not None}
+    return {id: from_sql(at) for id, at in rows if at is not None}
 
 
 class VersionUse(NamedTuple):
@@ -168,14 +182,25 @@ class VersionUse(NamedTuple):
 async def uses_by_version(
     db: aiosqlite.Connection, model_id: str | None
 ) -> dict[tuple[str, int | None], VersionUse]:
-    """The uses of each version of a model, or of all models; None stands for a version that is not known."""
-    condition, values = ("", ()) if model_id is None else ("WHERE model_id = ? ", (model_id,))
-    rows = await db.execute_fetchall(
+    """The uses of each version of a model, or of all models; None stands for a version that is not known.
+
+    A use of a name that stands for a model with adapters is one of that name and of the model.
+    """
+    values = () if model_id is None else (model_id,)
+    models = await db.execute_fetchall(
         "SELECT model_id, version, count(*), max(at) FROM usage INDEXED BY usage_by_version "
-        f"{condition}GROUP BY model_id, version",
+        f"{'WHERE model_id = ? ' if values else ''}GROUP BY model_id, version",
         values,
     )
-    return {(model, version): VersionUse(count, from_sql(at)) for model, version, count, at in rows}
+    variants = await db.execute_fetchall(
+        "SELECT variant, variant_version, count(*), max(at) FROM usage INDEXED BY usage_by_variant_version "
+        f"WHERE variant IS NOT NULL {'AND variant = ? ' if values else ''}GROUP BY variant, variant_version",
+        values,
+    )
+    return {
+        (model, version): VersionUse(count, from_sql(at))
+        for model, version, count, at in (*models, *variants)
+    }
 
 
 def _row(recorded: Recorded) -> Row | None:
@@ -210,7 +235,15 @@ def _row(recorded: Recorded) -> Row | None:
         *_with_bin(took.total_us),
         None if recorded.expires is None else int(recorded.expires.timestamp()),
         fact.version or None,  # what is unset is false too
+        *_variant(fact),
     )
+
+
+def _variant(fact: Generated | UsageRecorded) -> tuple[str | None, int | None]:
+    """The name of the model with adapters that was used, and its version."""
+    if not isinstance(fact, Generated):
+        return None, None
+    return fact.variant or None, fact.variant_version or None
 
 
 def _use(recorded: Recorded) -> requests.Use | None:

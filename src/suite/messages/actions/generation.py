@@ -256,6 +256,10 @@ class GenerateTextReply(Reply, frozen=True, kw_only=True):
     """The sequence of the ``usage.generated`` event of this generation."""
     version: int | None = None
     """Which version of the model answered, by number. Null: it is not known yet."""
+    variant: str | None = None
+    """The name that stands for the model with just these adapters. Null: it was not asked for by one."""
+    variant_version: int | None = None
+    """Which version that is, by number. Null: it is not known yet, or there is no such name."""
 
 
 class CancelGenerationRequest(Request, frozen=True, kw_only=True):

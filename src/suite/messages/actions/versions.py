@@ -7,7 +7,7 @@ from typing import Annotated, Literal, TypeAlias
 import msgspec
 from msgspec import Meta
 
-from suite.messages.actions.base import Name, Query, Reply, Request
+from suite.messages.actions.base import AdapterChoice, Name, Query, Reply, Request
 from suite.messages.promotion import Finding, Gates, TakeBackReason
 
 Version: TypeAlias = Annotated[
@@ -60,6 +60,11 @@ class VersionInfo(msgspec.Struct, frozen=True, kw_only=True):
     trust: float | None
     """From its evaluations (ADR 11). Null: nothing is known."""
     evaluations: int
+    base: str | None = None
+    """The id of the model that it is with adapters; ``sha256`` is then a digest of those of all files, with
+    the scales, and what is told of a file is of those of the adapters. Null: it is a model itself."""
+    adapters: tuple[AdapterChoice, ...] = ()
+    """What that model is computed with."""
 
 
 class ListVersionsReply(Reply, frozen=True, kw_only=True):

@@ -55,6 +55,7 @@ from suite.messages.events.instance import (
 from suite.messages.events.key import KeyCreated, KeyEndpoint, KeyEvent, KeyRevoked
 from suite.messages.events.metric import MetricLogged
 from suite.messages.events.model import (
+    AppliedAdapter,
     ModelEvent,
     ModelPinned,
     ModelQuarantined,
@@ -81,7 +82,7 @@ from suite.messages.events.prediction import (
     PredictionMade,
     PredictionSettled,
 )
-from suite.messages.events.usage import AppliedAdapter, Generated, Outcome, UsageRecorded
+from suite.messages.events.usage import Generated, Outcome, UsageRecorded
 
 __all__ = [
     "REGISTRY",

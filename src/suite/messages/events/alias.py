@@ -89,9 +89,12 @@ class Promoted(PromotionEvent, frozen=True, kw_only=True, omit_defaults=True):
     """What the evaluations say about each gate."""
 
 
-PromotionEnd: TypeAlias = Literal["requested", "gates", "crash_loop", "load_failed", "gone"]
+PromotionEnd: TypeAlias = Literal[
+    "requested", "gates", "crash_loop", "load_failed", "gone", "not_enough_memory"
+]
 """Why a promotion ended before its version was promoted. `gates`: evaluations show that one will not be met;
-`gone`: the version is on no node any more."""
+`gone`: the version is on no node any more; `not_enough_memory`: no node that has it can have it beside what
+stays there, which is what serves until it is ready, and what is pinned."""
 
 
 @event("alias", "promotion_stopped")

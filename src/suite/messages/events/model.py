@@ -5,6 +5,8 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Literal
 
+import msgspec
+
 from suite.messages.events.base import Event, event
 
 
@@ -18,11 +20,22 @@ class ModelEvent(Event, frozen=True, kw_only=True):
         return (self.model_id,)
 
 
+class AppliedAdapter(msgspec.Struct, frozen=True, kw_only=True):
+    """A LoRA adapter that a model was computed with."""
+
+    id: str
+    sha256: str
+    """The digest of its file."""
+    scale: float
+
+
 @event("model", "registered")
 class ModelRegistered(ModelEvent, frozen=True, kw_only=True, omit_defaults=True):
     """A node found this file under this id; it is new, or has other content or settings than before.
 
-    Each content with each settings is a version of the model, numbered in the order of the log (ADR 70).
+    Each content with each settings is a version of the model, numbered in the order of the log (ADR 70). A
+    name that stands for a model with adapters is registered like a model; what is told of a file is then of
+    those of the adapters, what is told of a model of its base (ADR 73).
     """
 
     node: str
@@ -39,6 +52,13 @@ class ModelRegistered(ModelEvent, frozen=True, kw_only=True, omit_defaults=True)
     source: str = ""
     """Where it is from: the program whose folder it is in, and the repository if that is known. Empty in
     events of versions that did not say it."""
+    base: str = ""
+    """The id of the model that it is with adapters; empty: it is a model itself. ``sha256`` is then a digest
+    of those of all files, with the scales."""
+    base_sha256: str = ""
+    """The content of that model; empty: it is a model itself."""
+    adapters: tuple[AppliedAdapter, ...] = ()
+    """What that model is computed with."""
 
 
 @event("model", "removed")

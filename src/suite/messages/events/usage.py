@@ -4,21 +4,12 @@ from __future__ import annotations
 
 from typing import Literal
 
-import msgspec
 from msgspec import UNSET, UnsetType
 
 from suite.messages.events.base import Event, event
+from suite.messages.events.model import AppliedAdapter
 
 Outcome = Literal["stop", "length", "context_full", "cancelled", "client_gone", "deadline", "failed"]
-
-
-class AppliedAdapter(msgspec.Struct, frozen=True, kw_only=True):
-    """A LoRA adapter that a model was computed with."""
-
-    id: str
-    sha256: str
-    """The digest of its file."""
-    scale: float
 
 
 @event("usage", "generated")
@@ -45,6 +36,10 @@ class Generated(Event, frozen=True, kw_only=True):
     """What the model was computed with; left out if it was the model alone."""
     version: int | UnsetType = UNSET
     """Which version of the model answered, by number; left out if it is not known."""
+    variant: str | UnsetType = UNSET
+    """The name that stands for the model with just these adapters, if it was asked for by such a name."""
+    variant_version: int | UnsetType = UNSET
+    """Which version that is, by number; left out if it is not known."""
     drafted_tokens: int | UnsetType = UNSET
     """Tokens that were guessed, and checked together with those before them; left out if none were."""
     accepted_tokens: int | UnsetType = UNSET

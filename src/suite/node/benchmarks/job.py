@@ -55,7 +55,7 @@ from suite.messages.events import BenchmarkFailed, BenchmarkStarted, Event
 from suite.messages.subjects import Subjects
 from suite.node.benchmarks.asking import Answer, Asking
 from suite.node.benchmarks.checking import check
-from suite.node.versions import VersionBook
+from suite.node.versions import Names, VersionBook
 from suite.projections.projector import Projector
 from suite.projections.trust import evidence_of
 from suite.tasks import background
@@ -124,6 +124,7 @@ class Job:
         self._aggregate = subjects.aggregate(BenchmarkStarted.aggregate, benchmark_id)
         self._catalogue = catalogue
         self._versions = versions
+        self._names = Names(versions, catalogue)
         self._evaluation = evaluation
         self._now, self._clock = now, clock
         self._known = UNKNOWN
@@ -181,9 +182,9 @@ class Job:
         if model.settings_key != started.settings_key:
             raise _changed(started, "settings")
         await self._versions.reach(self._last_seq)  # after a start, the versions are read meanwhile
-        # 0: it has no versions, or its version was not known then.
-        if started.version not in (0, self._versions.number(model, started.content)):
-            raise _changed(started, "settings")
+        # 0: the version was not known then. Benchmarks of older services knew none of one with adapters.
+        if started.version and started.version != await self._names.settled_number(started.model_id):
+            raise _changed(started, "settings or adapters")
 
     async def _measure_speed(self, started: BenchmarkStarted) -> None:
         left = list(self._measured.rounds_left())

@@ -266,6 +266,7 @@ def offered_of(told: OfferedModel) -> Offered:
         footprint=footprint_of(told.memory),
         settings=told.settings,
         adapters=frozenset(told.adapters),
+        reads_pictures=told.reads_pictures,
     )
 
 
@@ -293,6 +294,7 @@ def _hosted(told: HostedModel) -> Hosted:
         slots=max(1, told.slots),
         footprint=footprint_of(told.memory),
         may_leave=told.may_leave,
+        is_pinned=told.is_pinned,
         is_replica=told.is_replica,
         loss=loss(told.load_seconds, told.idle_seconds),
     )

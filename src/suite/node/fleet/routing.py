@@ -34,6 +34,8 @@ from suite.errors import (
 from suite.identity import NewId
 from suite.log import Log
 from suite.messages.actions.base import Query
+from suite.messages.actions.generation import GenerateTextRequest
+from suite.messages.actions.transfers import PushModelRequest
 from suite.messages.presence import Forwarded, GetArrivals, KnownArrivals
 from suite.messages.signals import Heartbeat
 from suite.messages.subjects import Subjects
@@ -352,6 +354,7 @@ class Routing:
             conversation_node=holder,
             continues=getattr(request, "continue_", False),
             excluded=excluded | self._without(model_id, self._needed_names(request)),
+            needs_projector=_needs_projector(request),
         )
         views = self.views()
         if (version := self._names.version(asked)) is not None:
@@ -382,7 +385,7 @@ class Routing:
     def meant(self, id_or_alias: str) -> str:
         """What a name stands for: the id of a model, or the name of one with adapters."""
         if self._says_adapters(id_or_alias):
-            return self._catalogue.meant(id_or_alias)
+            return self._names.model_of(id_or_alias)
         return self.id_of(id_or_alias)
 
     def _share_key(self, request: msgspec.Struct, action: str) -> str:
@@ -401,7 +404,7 @@ class Routing:
         """What a node must have for a request besides its model: adapters, and a name that says them."""
         asked = getattr(request, "model_id", "")
         names = {each.id for each in choices(getattr(request, "adapters", ()))}
-        return frozenset(names | {self._catalogue.meant(asked)} if self._says_adapters(asked) else names)
+        return frozenset(names | {self._names.model_of(asked)} if self._says_adapters(asked) else names)
 
     def _without(self, model_id: str, names: frozenset[str]) -> frozenset[str]:
         """The nodes that have a model without these adapters."""
@@ -415,10 +418,11 @@ class Routing:
 
     def _says_adapters(self, asked: str) -> bool:
         """Whether what a request calls its model says adapters too, here or on other nodes."""
-        if self._catalogue.variant(asked) is not None:
+        name = self._names.model_of(asked)
+        if self._catalogue.variant(name) is not None:
             return True
-        here = self._catalogue.canonical(asked)
-        return here == asked and not self._has(here) and self._peers.stands_for(asked) is not None
+        here = self._catalogue.canonical(name)
+        return here == name and not self._has(here) and self._peers.stands_for(name) is not None
 
     def _has(self, model_id: str) -> bool:
         return model_id in self._catalogue.models or model_id in self._supervisor.instances
@@ -562,3 +566,10 @@ class Routing:
         is_other = bool(arrival.sha256 and digest) and digest != arrival.sha256
         is_elsewhere = bool(is_gone and arrival.instance_id) and not self._is_still_best(request)
         return is_elsewhere or is_other
+
+
+def _needs_projector(request: msgspec.Struct) -> bool:
+    """Whether a request brings pictures, or is about all files of a model."""
+    if isinstance(request, GenerateTextRequest):
+        return any(each.has_pictures for each in request.messages or ())
+    return isinstance(request, PushModelRequest)

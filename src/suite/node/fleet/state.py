@@ -147,7 +147,8 @@ class OwnState:
             holds=instance.holds,
             slots=model.kv_cache.slots if model.kv_cache is not None else 1,
             memory=memory_of(resident.reserved_bytes if resident is not None else NOTHING),
-            may_leave=instance.is_idle and not self._supervisor.is_pinned(model.model_id),
+            may_leave=instance.is_idle and not self._supervisor.stays(model.model_id),
+            is_pinned=self._supervisor.is_pinned(model.model_id),
             is_replica=instance.purpose == "replica",
             idle_seconds=0.0 if instance.holds else round(max(0.0, now - instance.last_used), 1),
             load_seconds=round((instance.load_ms or 0.0) / 1000, 3),
@@ -160,6 +161,7 @@ class OwnState:
             aliases=tuple(model.settings.aliases),
             settings=model.settings_key,
             adapters=names_of(model, adapters, self._catalogue.variants),
+            reads_pictures=model.projector is not None,
         )
 
     def _needs_far_off(self) -> dict[str, dict[str, int]]:

@@ -220,7 +220,9 @@ def _pinned(decision: Decision) -> dict[str, Footprint]:
     """What cannot leave, and the memory that was kept for others."""
     candidates = decision.candidates
     pinned = {
-        each.model_id: _bytes_of(each) for each in candidates if each.standing in ("pinned", "promised")
+        each.model_id: _bytes_of(each)
+        for each in candidates
+        if each.standing in ("pinned", "serving", "promised")
     }
     free = _room(decision, lambda each: each.free_bytes)
     kept = (_admissible(decision) - _present_bytes(decision)).beyond(free)
