@@ -7,8 +7,8 @@ MODEL := .models/SmolLM2-135M-Instruct.Q4_1.gguf
 TEST_MODEL := .models/gemma-3-270m-it-Q4_K_M.gguf
 NODE_MODULES := examples/node_modules/.installed
 BROWSER_MODULES := tests/browser/node_modules/.installed
-SHARED_BY_BENCHMARKS := answers.py dialogue.py harness.py models.py peers.py plot.py prompts.py resources.py \
-	service.py users.py waiting.py watchers.py workload.py
+SHARED_BY_BENCHMARKS := answers.py dialogue.py harness.py layers.py models.py peers.py plot.py prompts.py \
+	resources.py service.py users.py waiting.py watchers.py workload.py
 BENCHMARKS := $(filter-out $(addprefix benchmarks/,$(SHARED_BY_BENCHMARKS)),$(wildcard benchmarks/*.py))
 ROUTER := .router
 

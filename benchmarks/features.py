@@ -370,7 +370,7 @@ async def seeing_model() -> AsyncIterator[Client]:
         tiny_projector(directory / f"mmproj-{SEEING}.gguf", embedding=GEMMA_EMBEDDING)
         for seed, name in enumerate(("pirate", "poet")):
             adapter(directory / f"{name}.gguf", path, strength=0.1, seed=seed)
-        service = running_service(SEEING_SETTINGS, model_ids=(), more=(directory,))
+        service = running_service(SEEING_SETTINGS, model_ids=(), models_directory=directory)
         async with service as (client, _):
             await client.load_model(SEEING)
             yield client

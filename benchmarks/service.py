@@ -46,23 +46,23 @@ async def running_service(
     *,
     model_ids: Sequence[str] = (MODEL_ID,),
     model_settings: str = "",
-    more: Sequence[Path] = (),
+    models_directory: Path | None = None,
 ) -> AsyncIterator[tuple[Client, NatsAccess]]:
     """A service in a process of its own, a client of it, and how others reach it.
 
-    It serves all that `models.py` has, these models among them. `settings` are further lines of its
-    configuration, `model_settings` of the part of each of these models. `more` are directories of others.
+    It serves all that `models.py` has, these models among them; or those of a directory. `settings` are
+    further lines of its configuration, `model_settings` of the part of each of these models.
     """
-    for model_id in model_ids:
-        model_file(model_id)
+    if models_directory is None:
+        for model_id in model_ids:
+            model_file(model_id)
+    served = directories() if models_directory is None else (models_directory,)
     with tempfile.TemporaryDirectory() as directory:
         data_dir, config = Path(directory) / "data", Path(directory) / "suite.toml"
         config.write_text(_configuration(settings, model_ids, model_settings))
         command = [sys.executable, "-m", "suite", "serve", "--config", str(config)]
         command += ["--data-dir", str(data_dir)]
-        command += [
-            part for directory in (*directories(), *more) for part in ("--models-dir", str(directory))
-        ]
+        command += [part for each in served for part in ("--models-dir", str(each))]
         process = await anyio.open_process(command, stdin=DEVNULL, stdout=DEVNULL, stderr=DEVNULL)
         try:
             with anyio.fail_after(90):

@@ -17,6 +17,7 @@ class KnowingDrafter:
     def __init__(self, wrong_every: int) -> None:
         self._wrong_every = wrong_every
         self._guesses = 0
+        self.caught_up = True
         self.known: set[Run] = set()
         """The answers that were asked about and have not ended."""
 

@@ -24,6 +24,8 @@ logger = logging.getLogger("suite.engine")
 
 READ_TOKENS = 64
 """At most so many tokens of each answer's prompt are read in a step: more would hold up the others."""
+_NEWEST = 2
+"""So many tokens of an answer are new if all guesses before them were right, and fewer if one was wrong."""
 
 
 class _Sequence:
@@ -51,6 +53,7 @@ class ModelDrafter:
         self._main = main
         self._sequences = [_Sequence(number) for number in range(model.settings.slots)]
         self._read_tokens = min(READ_TOKENS, model.batch_tokens // model.settings.slots)
+        self.caught_up = True
 
     def outlook(self, run: Run) -> Outlook:
         """What can be drafted for an answer now: it says something of any text."""
@@ -105,6 +108,7 @@ class ModelDrafter:
 
     def _draft(self, wanted: Mapping[Run, int]) -> Mapping[Run, Sequence[int]]:
         missing = {run: self._missing(run) for run in wanted}
+        self.caught_up = all(len(tokens) <= _NEWEST for tokens in missing.values())
         counts = {run: count for run, count in wanted.items() if len(missing[run]) <= self._read_tokens}
         drafts: dict[Run, list[int]] = {run: [] for run in counts}
         feeds = {run: tokens[: self._read_tokens] for run, tokens in missing.items()}

@@ -97,6 +97,7 @@ class LookupDrafter:
 
     def __init__(self) -> None:
         self._lookups: dict[Run, Lookup] = {}
+        self.caught_up = True
 
     def outlook(self, run: Run) -> Outlook:
         """What can be drafted for an answer now."""

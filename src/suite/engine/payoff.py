@@ -22,6 +22,8 @@ LENGTHS = (1, 3, 7, 15)
 FIRST_PATIENCE = 32
 LONGEST_PATIENCE = 1024
 """After so many steps that could have had drafts they are tried once, though they are not thought to pay."""
+_TRIAL_STEPS = 32
+"""A trial ends after so many steps of which none was measured, as when a draft model reads a long prompt."""
 
 _MANY_AGREED = 32
 """After so many right guesses, one more makes no difference."""
@@ -105,13 +107,16 @@ class Payoff:
         self._skipped = 0
         """Steps without drafts that could have had some, since one had."""
         self._patience = FIRST_PATIENCE
-        self._trials = 0
+        self._trials = 1
 
     def learn(self, answers: int, drafts: int, seconds: float) -> None:
         """Take account of how long a step took, with so many drafts for all its answers together."""
         if not drafts:
             self._alone[answers] = moved(self._alone.get(answers), seconds)
-        elif alone := self._alone.get(answers):
+            return
+        if self._skipped >= self._patience:
+            self._end_trial()
+        if alone := self._alone.get(answers):
             number = drafts.bit_length()
             factor = 1 + (seconds / alone - 1) * _most(number) / drafts
             self._factors[answers, number] = moved(self._factors.get((answers, number)), factor)
@@ -164,9 +169,14 @@ class Payoff:
         self._skipped += 1
         if self._skipped < self._patience:
             return 0
+        if self._skipped >= self._patience + _TRIAL_STEPS:
+            self._end_trial()
+            return 0
+        return lengths[self._trials % len(lengths)]
+
+    def _end_trial(self) -> None:
         self._skipped, self._patience = 0, min(2 * self._patience, LONGEST_PATIENCE)
         self._trials += 1
-        return lengths[self._trials % len(lengths)]
 
 
 def _most(number: int) -> int:

@@ -20,6 +20,10 @@ _NOTHING = Outlook(available=0, agreed=0)
 class Drafter(Protocol):
     """Guesses the next tokens of answers."""
 
+    @property
+    def caught_up(self) -> bool:
+        """Whether the last drafts took only what drafts take: nothing was read for them besides."""
+
     def outlook(self, run: Run) -> Outlook:
         """What can be drafted for an answer now."""
 
@@ -58,8 +62,12 @@ class Speculation:
         return [share._replace(drafts=each) for share, each in zip(shares, drafts, strict=True)]
 
     def learn(self, answers: int, drafts: int, seconds: float) -> None:
-        """Take account of how long a step of only answers took."""
-        self._payoff.learn(answers, drafts, seconds)
+        """Take account of how long a step of only answers took.
+
+        One in which a draft model has read a prompt says nothing of the next ones.
+        """
+        if not drafts or self._drafter.caught_up:
+            self._payoff.learn(answers, drafts, seconds)
 
     def observe(self, run: Run, token: int) -> None:
         """Note which token came next in an answer."""
