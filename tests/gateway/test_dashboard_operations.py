@@ -6,7 +6,6 @@ import re
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
-from types import SimpleNamespace
 from typing import Any, cast
 
 import anyio
@@ -132,10 +131,10 @@ async def test_few_pages_of_the_log_are_read_at_once(monkeypatch: pytest.MonkeyP
         return EventsPage(events=(), last_seq=0, has_more=False)
 
     monkeypatch.setattr(endpoints, "events_page", read)
-    page = endpoints._Dashboard(cast(Any, SimpleNamespace(client=None)))
+    page = endpoints._Dashboard(cast(Any, None))
     async with anyio.create_task_group() as tasks:
         for number in range(1, 8):
-            tasks.start_soon(page._page_of_log, EventsWanted(limit=number))
+            tasks.start_soon(page._page_of_log, cast(Any, None), EventsWanted(limit=number))
     assert most == endpoints.PAGES_AT_ONCE
 
 

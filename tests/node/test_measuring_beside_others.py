@@ -204,6 +204,7 @@ def job(asking: object, clock: Callable[[], float] = lambda: 0.0) -> Job:
     catalogue = SimpleNamespace(resolve=lambda name: SimpleNamespace(model_id=name))
     return Job(
         "b",
+        node="box1",
         asking=cast(Asking, asking),
         log=nothing,
         subjects=Subjects(),
