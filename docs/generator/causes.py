@@ -67,6 +67,8 @@ BY_ACTION: Final[Mapping[str, tuple[str, ...]]] = {
         "invalid_chat",
         "unsupported_content",
         "invalid_picture",
+        "picture_not_allowed",
+        "picture_unreachable",
         "picture_too_large",
         "invalid_grammar",
         "invalid_schema",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from concurrent.futures import Future
 from itertools import count
 from typing import Any, cast
@@ -36,15 +36,24 @@ class Encoder:
         self.encoded = 0
         self.projector = self
 
-    def run_between_steps(self, work: Callable[[LlamaModel, Engine], EncodedPicture]) -> Future[Any]:
+    def run_in_pieces(
+        self, work: Callable[[LlamaModel, Engine], Generator[None, None, EncodedPicture]]
+    ) -> Future[Any]:
         done: Future[Any] = Future()
-        done.set_result(work(cast(LlamaModel, self), cast(Engine, None)))
+        try:
+            next(work(cast(LlamaModel, self), cast(Engine, None)))
+        except StopIteration as end:
+            done.set_result(end.value)
         return done
 
-    def encode(self, image: Image, digest: bytes) -> EncodedPicture:
+    def encode(
+        self, image: Image, digest: bytes, *, seconds: Callable[[], float]
+    ) -> Generator[None, None, EncodedPicture]:
+        assert seconds is not None
         self.encoded += 1
-        own = stand_ins(digest, 1)
-        return EncodedPicture(own, (Piece(own, image, CELLS),), 4)
+        own = stand_ins(digest, 1, CELLS)
+        yield from ()
+        return EncodedPicture(own, (Piece(own, image),), 4)
 
 
 def chat(*colors: int, **fields: Any) -> GenerateTextRequest:

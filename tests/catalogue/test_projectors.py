@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from suite.catalogue import Catalogue, Model
+from suite.catalogue.projectors import name_beside
 from suite.config import ModelSettings
 from suite.engine.gguf.projector import inspect_projector
 from suite.engine.pictures import availability
@@ -57,6 +58,28 @@ async def test_a_projector_is_paired_by_its_name(models: Path, model: str, proje
     assert alone.estimate is not None
     more = found.estimate.total_bytes - alone.estimate.total_bytes
     assert more == found.projector.tensor_bytes and found.settings_key != alone.settings_key
+
+
+@pytest.mark.parametrize(
+    ("model", "projector", "name"),
+    [
+        ("gemma-3-4b-it-Q4_K_M.gguf", "mmproj-gemma-3-4b-it-f16.gguf", "mmproj-gemma-3-4b-it-f16.gguf"),
+        ("gemma-3-4b-it-Q4_K_M.gguf", "mmproj-model-f16.gguf", "mmproj-gemma-3-4b-it-Q4_K_M.gguf"),
+        ("big-00001-of-00002.gguf", "mmproj-F16.gguf", "mmproj-big.gguf"),
+        ("llava:7b.gguf", "sha256-0123", "mmproj-llava:7b.gguf"),
+        ("other.gguf", "mmproj-llava.gguf", "mmproj-other.gguf"),
+    ],
+)
+async def test_beside_others_a_projector_has_a_name_by_which_it_is_paired(
+    models: Path, model: str, projector: str, name: str
+) -> None:
+    assert name_beside(model, projector) == name
+    tiny_model(models / model.replace("-00001-of-00002", ""))
+    tiny_model(models / "unlike.gguf", seed=1)
+    path = tiny_projector(models / name)
+    found = {each.file_name: each.projector for each in (await scanned(models)).models.values()}
+    own = found[model.replace("-00001-of-00002", "")]
+    assert own is not None and own.path == path and found["unlike.gguf"] is None
 
 
 @pytest.mark.parametrize("projector", ["mmproj-other-f16.gguf", "mmproj-big-model-2-f16.gguf"])

@@ -99,6 +99,31 @@ def losses(views: Iterable[NodeView]) -> list[float]:
     return [each[0] for each in found if each is not None]
 
 
+def test_pictures_go_to_a_node_with_the_projector_whatever_speaks_for_another() -> None:
+    room = Footprint(9)
+    blind, seeing, untold = (Offered(sha256="x", reads_pictures=each) for each in (False, True, None))
+
+    def node(name: str, offered: Offered, *, is_loaded: bool = False) -> NodeView:
+        hosted = {MODEL: Hosted(sha256="x")} if is_loaded else {}
+        return NodeView(node=name, limits=room, free=room, hosted=hosted, offered={MODEL: offered})
+
+    def placed(views: Sequence[NodeView], **wanted: object) -> str | None:
+        found = place(Wanted(model_id=MODEL, **wanted), Nodes(views), here="box1")  # type: ignore[arg-type]
+        return found.node if found is not None else None
+
+    views = [node("box1", blind, is_loaded=True), node("box2", seeing)]
+    assert placed(views) == "box1"
+    assert placed(views, needs_projector=True) == "box2"
+    assert placed(views, needs_projector=True, conversation_node="box1") == "box2"
+    lost = frozenset({"box2"})
+    assert placed(views, needs_projector=True, excluded=lost) == "box1", "which says what it lacks"
+    assert placed([node("box1", blind), node("box2", blind)], needs_projector=True) in ("box1", "box2")
+    views = [node("box1", blind, is_loaded=True), node("box2", untold)]
+    assert placed(views, needs_projector=True) == "box2"
+    views = [node("box1", untold, is_loaded=True), node("box2", seeing)]
+    assert placed(views, needs_projector=True) == "box1"
+
+
 # --- the order of preference --------------------------------------------------------------------------------
 
 

@@ -30,7 +30,7 @@ PIRATE = adapter_set([Adapter("aa", "pirate.gguf", 1.0)])
 POET = adapter_set([Adapter("bb", "poet.gguf", 1.0)])
 BOTH = adapter_set([Adapter("aa", "pirate.gguf", 0.5), Adapter("bb", "poet.gguf", 1.0)])
 SETS = (NO_ADAPTERS, PIRATE, POET, BOTH)
-PICTURES = [Piece(stand_ins(name, 5), name.decode(), 5) for name in (b"one", b"two")]
+PICTURES = [Piece(stand_ins(name, 5), name.decode()) for name in (b"one", b"two")]
 BY_TOKEN = {piece.tokens[0]: piece for piece in PICTURES}
 PARTS: list[Sequence[int]] = [[1], [2], [3], [1, 2, 3], *(piece.tokens for piece in PICTURES)]
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import ctypes
+import math
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from copy import copy
 from datetime import UTC, datetime
 from itertools import count
@@ -22,10 +23,19 @@ from suite.engine.engine import Engine
 from suite.engine.llama_model import ContextSettings, LlamaModel
 from suite.engine.pictures import bindings
 from suite.engine.pictures.image import MOST_BYTES, Image, read
-from suite.engine.pictures.tokens import EncodedPicture, Piece, is_stand_in, stand_ins
+from suite.engine.pictures.projector import MediaChunk
+from suite.engine.pictures.tokens import (
+    EncodedPicture,
+    Piece,
+    cells,
+    is_stand_in,
+    stand_ins,
+    surplus_cells,
+)
 from suite.engine.prompts.placed_pictures import placed
 from suite.engine.prompts.prompt import Prompter
 from suite.engine.slots import Slots
+from suite.engine.thread import EngineThread
 from suite.errors import InvalidChat, InvalidPicture, PictureTooLarge, PromptTooLong
 from suite.messages.actions.chat import ChatMessage
 from suite.messages.actions.generation import GenerateTextRequest
@@ -67,19 +77,37 @@ def model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 # --- real ones ------------------------------------------------------------------------------------------
 
 
-def encoded(model: LlamaModel, image: Image, digest: bytes) -> EncodedPicture:
+def encoded(
+    model: LlamaModel, image: Image, digest: bytes, *, between: Callable[[], object] | None = None
+) -> EncodedPicture:
+    """A picture as the model reads it, at once, or with something done wherever that can be interrupted."""
     assert model.projector is not None
-    return model.projector.encode(image, digest)
+    encoding = model.projector.encode(image, digest, seconds=lambda: 0.0 if between else math.inf)
+    while True:
+        try:
+            next(encoding)
+        except StopIteration as end:
+            seen: EncodedPicture = end.value
+            return seen
+        assert between is not None, "it is not interrupted"
+        between()
 
 
-def logits(model: LlamaModel, sequence: int, prompt: Sequence[int], seen: EncodedPicture) -> list[float]:
-    """Those after a prompt with one picture, which are decoded in its order."""
+def logits(
+    model: LlamaModel, sequence: int, prompt: Sequence[int], seen: EncodedPicture, *, most: int = CONTEXT
+) -> list[float]:
+    """Those after a prompt with one picture, which is decoded by at most so many cells at once."""
     model.truncate(sequence, 0)
     (piece,) = seen.pieces
     begin = prompt.index(piece.tokens[0])
     end = begin + len(piece.tokens)
     assert model.decode([BatchEntry(sequence, prompt[:begin], 0, wants_logits=False)])
-    assert model.decode_picture(sequence, begin, piece)
+    left = model.decode_picture(sequence, begin, piece, left=None, most=most)
+    while left:
+        others = BatchEntry(1 - sequence, [300], model.length(1 - sequence), wants_logits=True)
+        assert model.decode([others])
+        left = model.decode_picture(sequence, begin, piece, left=left, most=most)
+    assert left == 0
     assert model.decode([BatchEntry(sequence, prompt[end:], end, wants_logits=True)])
     return model.logits()
 
@@ -114,6 +142,98 @@ def evaluated(model: LlamaModel, image: Image) -> int:
     mtmd.mtmd_input_chunks_free(chunks)
     mtmd.mtmd_bitmap_free(bitmap)
     return int(end.value)
+
+
+def test_it_is_the_same_when_others_decode_meanwhile(model: LlamaModel) -> None:
+    """Also where an encoder that was not waited for is ended."""
+    tokens = [1, 300, 301, 302, 303, 304]
+    model.truncate(0, 0)
+    assert model.decode([BatchEntry(0, tokens, 0, wants_logits=True)])
+    expected = model.logits()
+    whole = encoded(model, NOISE, b"noise")
+    decoded: list[list[float]] = []
+
+    def decode() -> None:
+        model.truncate(0, 0)
+        assert model.decode([BatchEntry(0, tokens, 0, wants_logits=True)])
+        decoded.append(model.logits())
+
+    assert model.projector is not None
+    ended = model.projector.encode(NOISE, b"noise", seconds=lambda: 0.0)
+    next(ended)
+    ended.close()
+    seen = encoded(model, NOISE, b"noise", between=decode)
+    assert len(decoded) > 3 and all(each == expected for each in decoded)
+    assert seen.tokens == whole.tokens
+    for one, other in zip(seen.pieces, whole.pieces, strict=True):
+        assert isinstance(one.chunk, MediaChunk) and isinstance(other.chunk, MediaChunk)
+        assert list(one.chunk.embeddings) == list(other.chunk.embeddings)
+
+
+def test_tokens_alone_say_how_many_cells_a_picture_takes(model: LlamaModel) -> None:
+    assert model.projector is not None
+    wide = encoded(model, Image(96, 48, bytes(96 * 48 * 3)), b"wide")
+    (piece,) = wide.pieces
+    assert isinstance(piece.chunk, MediaChunk)
+    width = len(piece.chunk.embeddings) // model.projector._width
+    assert wide.cells == len(wide.tokens) - len(piece.tokens) + width
+    is_two_dimensional = len(piece.tokens) < width
+    assert surplus_cells(wide.tokens) == (width - len(piece.tokens) if is_two_dimensional else 0)
+
+
+@given(st.integers(1, 200), st.integers(1, 200))
+def test_the_cells_of_a_picture_are_shared_among_its_positions(wide: int, high: int) -> None:
+    positions = max(wide, high)
+    tokens = stand_ins(b"picture", positions, wide * high)
+    assert cells(tokens) == wide * high and len(set(tokens)) == positions
+    assert all(-(2**31) <= token < 0 for token in tokens), "they fit into 32 bits"
+    assert surplus_cells(tokens[:1]) == 0 or positions == 1
+
+
+def test_answers_go_on_while_a_picture_is_encoded(tmp_path: Path) -> None:
+    path = tiny_model(tmp_path / "seeing.gguf", control=[START, END])
+    settings = ContextSettings(
+        context_tokens=CONTEXT,
+        cache_tokens=2 * CONTEXT,
+        batch_tokens=CONTEXT,
+        gpu_layers=0,
+        threads=1,
+        slots=2,
+        projector=str(tiny_projector(tmp_path / "mmproj.gguf")),
+    )
+    order: list[str] = []
+
+    def done_in_pieces(made: LlamaModel, _: Engine) -> Generator[None, None, EncodedPicture]:
+        assert made.projector is not None
+        order.append("begun")
+        seen = yield from made.projector.encode(NOISE, b"noise", seconds=lambda: 0.0)
+        order.append("encoded")
+        return seen
+
+    thread = EngineThread(str(path), settings, lambda _: None)
+    thread.observe(lambda _: order.append("step"))
+    neighbour = asked([1, 300], max_tokens=60)
+    thread.submit(neighbour.generation, neighbour.heard)
+    picture = thread.run_in_pieces(done_in_pieces)
+    thread.start()
+    assert picture.result(30).tokens
+    meanwhile = order[order.index("begun") : order.index("encoded")]
+    assert meanwhile.count("step") > 3
+
+
+def test_it_is_the_same_when_it_is_decoded_in_parts(model: LlamaModel) -> None:
+    seen = encoded(model, Image(64, 48, random.Random(2).randbytes(64 * 48 * 3)), b"noise")
+    prompt = [1, 300, *seen.tokens, 301, 302]
+    whole = logits(model, 0, prompt, seen)
+    model.truncate(1, 0)
+    assert whole == pytest.approx(logits(model, 0, prompt, seen, most=3), abs=LIMIT)
+    (piece,) = seen.pieces
+    model.truncate(0, 0)
+    assert model.decode([BatchEntry(0, [1, 300], 0, wants_logits=False)])
+    left = model.decode_picture(0, 2, piece, left=None, most=3)
+    if left:  # what has to be seen as a whole has no parts
+        assert model.truncate(0, 2) and model.length(0) == 2, "a part can be left out again"
+    assert whole == pytest.approx(logits(model, 0, prompt, seen), abs=LIMIT)
 
 
 def test_a_saved_conversation_has_its_picture(model: LlamaModel) -> None:
@@ -157,8 +277,8 @@ def test_a_projector_that_does_not_fit_leaves_a_model_that_reads_text(tmp_path: 
 
 def seen_as(name: str, tokens: int = 6, cells: int | None = None) -> EncodedPicture:
     """A picture that nothing was encoded for, between the tokens 400 and 401."""
-    own = stand_ins(name.encode(), tokens)
-    return EncodedPicture((40, *own, 41), (Piece(own, name, cells or tokens),), 0)
+    own = stand_ins(name.encode(), tokens, cells or tokens)
+    return EncodedPicture((40, *own, 41), (Piece(own, name),), 0)
 
 
 def ask(*parts: str | bytes, cells: int | None = None, **fields: Any) -> GenerateTextRequest:
@@ -228,7 +348,7 @@ def test_a_picture_that_the_context_has_no_room_for_is_not_encoded(model: LlamaM
     roomless = copy(model.projector)
     roomless._context_tokens = 3
     with pytest.raises(PromptTooLong, match="a picture takes"):
-        roomless.encode(NOISE, b"noise")
+        next(roomless.encode(NOISE, b"noise"))
 
 
 def test_a_chat_that_would_end_with_a_picture_is_refused(model: LlamaModel) -> None:
@@ -251,14 +371,16 @@ def test_a_chat_that_would_end_with_a_picture_is_refused(model: LlamaModel) -> N
 # --- the engine -----------------------------------------------------------------------------------------
 
 
-PIECES = {name: Piece(stand_ins(name.encode(), 5), name, 5) for name in "abc"}
+PIECES = {name: Piece(stand_ins(name.encode(), 5), name) for name in "abc"}
 BY_TOKEN = {piece.tokens[0]: piece for piece in PIECES.values()}
+WIDE = {name: Piece(stand_ins(name.encode(), 5, 50), name) for name in "abc"}
+WIDE_BY_TOKEN = {piece.tokens[0]: piece for piece in WIDE.values()}
 
 
-def tokens_of(parts: Sequence[int | str]) -> list[int]:
+def tokens_of(parts: Sequence[int | str], pieces: Mapping[str, Piece] = PIECES) -> list[int]:
     prompt: list[int] = []
     for part in parts:
-        prompt += PIECES[part].tokens if isinstance(part, str) else (part,)
+        prompt += pieces[part].tokens if isinstance(part, str) else (part,)
     return prompt
 
 
@@ -330,12 +452,65 @@ def test_a_picture_without_room_in_its_own_cache_costs_nobody_else_anything() ->
 
 
 def test_an_answer_ends_where_the_cells_of_its_pictures_fill_the_context() -> None:
-    wide = {piece.tokens[0]: piece._replace(cells=50) for piece in PIECES.values()}
     engine = Engine(FakeBackend(slots=1, context=60, cache=60, batch=8), Slots(1), prompt_step_tokens=3)
-    each = asked(tokens_of([1, "a", 2]), max_tokens=40, pictures=wide)
+    each = asked(tokens_of([1, "a", 2], WIDE), max_tokens=40, pictures=WIDE_BY_TOKEN)
     engine.submit(each.generation, each.heard)
     drain(engine)
     assert each.generation.outcome == "context_full" and each.generation.completion_tokens < 12
+
+
+@pytest.mark.parametrize("is_from_a_snapshot", [False, True])
+def test_a_conversation_that_goes_on_counts_the_cells_of_earlier_pictures(is_from_a_snapshot: bool) -> None:
+    engine = Engine(
+        FakeBackend(slots=1, context=100, cache=200, batch=8, separate=True),
+        Slots(1),
+        prompt_step_tokens=3,
+        snapshots=snapshots(memory_bytes=3000),
+    )
+    prompt = tokens_of([*[1] * 40, "a", 2], WIDE)
+    first = asked(prompt, max_tokens=2, pictures=WIDE_BY_TOKEN, conversation="x")
+    engine.submit(first.generation, first.heard)
+    drain(engine)
+    if is_from_a_snapshot:
+        other = asked([7, 8, 9], max_tokens=2, conversation="y")
+        engine.submit(other.generation, other.heard)
+        drain(engine)
+    too_long = asked([4] * 8, max_tokens=2, conversation="x", continues=True)
+    engine.submit(too_long.generation, too_long.heard)
+    drain(engine)
+    assert code(too_long) == "prompt_too_long"
+    second = asked([4], max_tokens=40, conversation="x", continues=True)
+    engine.submit(second.generation, second.heard)
+    drain(engine)
+    assert second.generation.outcome == "context_full" and second.generation.completion_tokens < 12
+
+
+def test_a_picture_is_decoded_in_parts_while_others_answer() -> None:
+    """As a prompt is; and of one that is given up nothing is left."""
+    backend = FakeBackend(slots=2, context=60, cache=120, batch=8)
+    engine = Engine(backend, Slots(2), prompt_step_tokens=8)
+    neighbour = asked([1, 2], max_tokens=30, seed=2)
+    engine.submit(neighbour.generation, neighbour.heard)
+    while not neighbour.heard.tokens:
+        engine.step()
+    seeing, given_up = (
+        asked(tokens_of([1, name, 2], WIDE), max_tokens=2, pictures=WIDE_BY_TOKEN) for name in "ab"
+    )
+    engine.submit(seeing.generation, seeing.heard)
+    before = len(neighbour.heard.tokens)
+    while not backend.pictures:
+        engine.step()
+    assert len(neighbour.heard.tokens) >= before + 6, "50 cells, 8 in each step"
+    assert seeing.generation.outcome is None
+    while seeing.generation.outcome is None:
+        engine.step()
+    engine.submit(given_up.generation, given_up.heard)
+    while not backend.parts:
+        engine.step()
+    given_up.generation.cancel("cancelled")
+    drain(engine)
+    assert not backend.parts and backend.pictures == 1
+    assert given_up.generation.outcome == "cancelled"
 
 
 def test_what_was_read_of_a_picture_is_reused_and_is_not_read_again() -> None:

@@ -85,7 +85,8 @@ def test_models_that_read_pictures_say_so(gateway: RunningGateway) -> None:
 @pytest.mark.parametrize(
     ("url", "code"),
     [
-        ("https://example.com/cat.png", "invalid_picture"),
+        ("https://example.com/cat.png", "picture_not_allowed"),
+        ("file:///etc/passwd", "invalid_picture"),
         ("data:image/png;base64,bm8gcGljdHVyZQ==", "invalid_picture"),
         ("data:image/png;base64,%%%", "invalid_picture"),
         ("data:image/png;base64,", "invalid_picture"),

@@ -52,7 +52,7 @@ REFUSED: dict[str, tuple[str, bytes, str, str]] = {
         "generate_text",
         b'{"model_id": "tiny", "messages": [{"role": "user", "content": [{"type": "image_url", '
         b'"image_url": "http://169.254.169.254/"}]}]}',
-        "invalid_picture",
+        "picture_not_allowed",
         "messages[0].content[0]",
     ),
     "a picture part without its picture": (

@@ -11,7 +11,7 @@ from collections.abc import Collection, Sequence
 
 from suite.engine.adapters import NO_ADAPTERS, AdapterSet
 from suite.engine.backend import BatchEntry
-from suite.engine.pictures.tokens import Piece, is_stand_in
+from suite.engine.pictures.tokens import Piece, cells, is_stand_in
 from suite.engine.sampler import SamplingParams
 from suite.errors import GenerationFailed, InvalidGrammar
 from suite.messages.logprobs import PromptToken, TokenLogprobs
@@ -105,6 +105,8 @@ class FakeBackend:
         """How many tokens of each sequence came from a saved state."""
         self.rows: dict[int, list[int]] = {}
         self.batches: list[list[BatchEntry]] = []
+        self.parts: dict[int, int] = {}
+        """How many cells are left of the picture that a sequence has a part of."""
         self.pictures = 0
         """How many pieces of pictures were decoded."""
         self.open_samplers = 0
@@ -152,6 +154,7 @@ class FakeBackend:
         assert sum(len(entry.tokens) for entry in entries if entry.is_scored) <= self.scored_tokens
         for sequence, tokens, position, wants_logits, is_scored in entries:
             assert position == len(self.sequences[sequence]), "a gap or an overlap"
+            assert sequence not in self.parts, "amid a picture"
             assert tokens
             assert not any(map(is_stand_in, tokens)), "pictures are decoded apart"
             if is_scored:
@@ -167,13 +170,23 @@ class FakeBackend:
                 self.rows[row] = list(self.sequences[sequence])
         return True
 
-    def decode_picture(self, sequence: int, position: int, piece: Piece) -> bool:
+    def decode_picture(
+        self, sequence: int, position: int, piece: Piece, *, left: int | None, most: int
+    ) -> int | None:
         assert position == len(self.sequences[sequence]), "a gap or an overlap"
+        assert left == self.parts.get(sequence), "a part is missing, or decoded twice"
+        assert most > 0
         if not (self.has_room_for_pictures and self._has_room(len(piece.tokens))):
-            return False
+            self.parts.pop(sequence, None)
+            return None
+        left = max(0, (cells(piece.tokens) if left is None else left) - most)
+        if left:
+            self.parts[sequence] = left
+            return left
+        self.parts.pop(sequence, None)
         self.sequences[sequence] += self._decoded(piece.tokens)
         self.pictures += 1
-        return True
+        return 0
 
     def score(self, token: int, row: int | None, alternatives: int) -> PromptToken:
         """Its text is all that was before it."""
@@ -187,6 +200,7 @@ class FakeBackend:
         if 0 < position < self.min_prefix(sequence):
             return False
         del self.sequences[sequence][position:]
+        self.parts.pop(sequence, None)
         self.restored[sequence] = min(self.restored[sequence], position)
         return True
 
@@ -206,6 +220,8 @@ class FakeBackend:
             raise self.unable.pop("exchange")
         held, restored = self.sequences, self.restored
         held[first], held[second] = held[second], held[first]
+        parts = {first: self.parts.pop(second, None), second: self.parts.pop(first, None)}
+        self.parts |= {sequence: left for sequence, left in parts.items() if left is not None}
         restored[first], restored[second] = restored[second], restored[first]
         self.moved += 1
 

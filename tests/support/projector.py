@@ -14,12 +14,14 @@ SIDE, PATCH, MERGED = 64, 8, 2
 PICTURE_TOKENS = (SIDE // PATCH // MERGED) ** 2
 
 
-def tiny_projector(path: Path, *, embedding: int = 64, width: int = 32, seed: int = 0) -> Path:
-    """Write a one-layer SigLIP of random weights, for a model of this `embedding`, and return its `path`."""
-    file = _Encoder(path, "gemma3", embedding, width, seed)
+def tiny_projector(
+    path: Path, *, embedding: int = 64, width: int = 32, layers: int = 1, side: int = SIDE, seed: int = 0
+) -> Path:
+    """Write a SigLIP of random weights, for a model of this `embedding`, and return its `path`."""
+    file = _Encoder(path, "gemma3", embedding, width, seed, layers=layers, side=side)
     file.writer.add_uint32("clip.vision.projector.scale_factor", MERGED)
     file.add("v.patch_embd.bias", width, scale=0.1)
-    file.add("v.position_embd.weight", (SIDE // PATCH) ** 2, width, scale=0.3)
+    file.add("v.position_embd.weight", (side // PATCH) ** 2, width, scale=0.3)
     file.add("mm.input_projection.weight", width, embedding, scale=1.0)
     file.writer.add_tensor("mm.soft_emb_norm.weight", np.ones(width, dtype=np.float32))
     return file.written()
@@ -37,7 +39,17 @@ def tiny_qwen_projector(path: Path, *, embedding: int = 64, width: int = 32, see
 class _Encoder:
     """The file of a projector with what all kinds have."""
 
-    def __init__(self, path: Path, kind: str, embedding: int, width: int, seed: int) -> None:
+    def __init__(
+        self,
+        path: Path,
+        kind: str,
+        embedding: int,
+        width: int,
+        seed: int,
+        *,
+        layers: int = 1,
+        side: int = SIDE,
+    ) -> None:
         self.path = path
         self.writer = writer = gguf.GGUFWriter(path, "clip")
         self._width = width
@@ -45,24 +57,29 @@ class _Encoder:
         writer.add_type("mmproj")
         writer.add_bool("clip.has_vision_encoder", True)
         writer.add_string("clip.projector_type", kind)
-        writer.add_uint32("clip.vision.image_size", SIDE)
+        writer.add_uint32("clip.vision.image_size", side)
         writer.add_uint32("clip.vision.patch_size", PATCH)
         writer.add_uint32("clip.vision.embedding_length", width)
         writer.add_uint32("clip.vision.feed_forward_length", 2 * width)
         writer.add_uint32("clip.vision.projection_dim", embedding)
-        writer.add_uint32("clip.vision.block_count", 1)
+        writer.add_uint32("clip.vision.block_count", layers)
         writer.add_uint32("clip.vision.attention.head_count", 2)
         writer.add_float32("clip.vision.attention.layer_norm_epsilon", 1e-6)
         writer.add_array("clip.vision.image_mean", [0.5, 0.5, 0.5])
         writer.add_array("clip.vision.image_std", [0.5, 0.5, 0.5])
         writer.add_bool("clip.use_gelu", True)
         self.add("v.patch_embd.weight", width, 3, PATCH, PATCH, scale=0.3)
-        for name in ("v.blk.0.ln1", "v.blk.0.ln2", "v.post_ln"):
-            self._norm(name)
-        for name in ("attn_q", "attn_k", "attn_v", "attn_out"):
-            self.linear(f"v.blk.0.{name}", width, width)
-        self.linear("v.blk.0.ffn_up", 2 * width, width)
-        self.linear("v.blk.0.ffn_down", width, 2 * width)
+        self._norm("v.post_ln")
+        for layer in range(layers):
+            self._layer(f"v.blk.{layer}", width)
+
+    def _layer(self, name: str, width: int) -> None:
+        self._norm(f"{name}.ln1")
+        self._norm(f"{name}.ln2")
+        for part in ("attn_q", "attn_k", "attn_v", "attn_out"):
+            self.linear(f"{name}.{part}", width, width)
+        self.linear(f"{name}.ffn_up", 2 * width, width)
+        self.linear(f"{name}.ffn_down", width, 2 * width)
 
     def add(self, name: str, *shape: int, scale: float) -> None:
         self.writer.add_tensor(name, (self._random.standard_normal(shape) * scale).astype(np.float32))

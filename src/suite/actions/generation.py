@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 
 import anyio
@@ -34,13 +33,12 @@ from suite.messages.actions.generation import (
 from suite.messages.actor import Cleared, Handover
 from suite.messages.signals import Accepted
 from suite.node.adapters import given_adapters
-from suite.node.generations import CLEAR_SECONDS, HANDOVER_SECONDS
+from suite.node.generations import CLEAR_SECONDS, HANDOVER_SECONDS, beating
 from suite.node.node import Node, context_warnings
 from suite.node.snapshots import forget_snapshots
 from suite.tasks import background
 
-_IS_URL = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]*:").match
-"""Whether something is no base64 but a URL: of the web, of a file, or a data URL without base64."""
+_WEB = ("https:", "http:")
 
 
 @action(
@@ -56,6 +54,7 @@ async def generate_text(node: Node, request: GenerateTextRequest, call: Call) ->
     """Hand the generation over to the model's actor, which answers the client. Loads the model first."""
     request, given = _one_limit(request, call.given)
     _check(request, call)
+    node.pictures.check(_parts(request.messages or ()))
     generation_id = request.generation_id or node.new_id()
     async with node.generations.begun(
         generation_id,
@@ -73,11 +72,15 @@ async def generate_text(node: Node, request: GenerateTextRequest, call: Call) ->
         adapters = await given_adapters(
             node.settings, node.catalogue, model, request.model_id, request.adapters, new_id=node.new_id
         )
+        signalled = call if request.stream else None
+        async with beating(signalled, pending.scope.cancel):
+            request, fetched = await node.pictures.fetched(generation_id, request)
         variant, variant_version = _variant(node, request)
         request = completed(request, model.file.entry.parameters, given)
         handover = Handover(
             generation_id=generation_id,
             request=request,
+            fetched=fetched,
             warnings=warnings,
             former_node=node.fleet.former_node(model.model_id, request.conversation_id),
             adapters=adapters,
@@ -87,7 +90,6 @@ async def generate_text(node: Node, request: GenerateTextRequest, call: Call) ->
         terms = node.terms(
             request.load_wait_ms, request.keep_alive, stream=request.stream, priority=request.priority
         )
-        signalled = call if request.stream else None
         await node.generations.start(
             pending, model, handover, call.reply, signalled, terms=terms, commit=call.commit
         )
@@ -257,10 +259,10 @@ def _check_part(field: str, part: ContentPart, takes_pictures: bool) -> None:
             f"{field} has the type {part.type!r}, and only {what} can be read: send it as text, or leave "
             "it out"
         )
-    if part.picture is not None and part.attached is None and _IS_URL(part.picture):
+    if part.url is not None and not part.url.lower().startswith(_WEB):
         raise InvalidPicture(
-            f"{field} has the URL of a picture, and nothing is fetched from a network: send the picture "
-            "itself, as a data URL (data:image/png;base64,...)"
+            f"{field} has a URL that is neither a data URL with base64 nor one of the web: send the picture "
+            "itself (data:image/png;base64,...)"
         )
 
 

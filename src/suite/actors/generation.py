@@ -89,6 +89,7 @@ class ClientGeneration:
         self._former_node = handover.former_node
         self._adapters = handover.adapters
         self._version = handover.version
+        self._fetched = handover.fetched
         self._variant, self._variant_version = handover.variant, handover.variant_version
         self._reply = reply
         self._receipt = receipt
@@ -232,7 +233,7 @@ class ClientGeneration:
         with self._preparing as preparing:
             if deadline is not None:
                 preparing.deadline = anyio.current_time() + deadline - resources.clock()
-            request = await resources.pictures.placed(request)
+            request = await resources.pictures.placed(request, self._fetched)
             prepared = await prepare(
                 request,
                 resources.prompter,

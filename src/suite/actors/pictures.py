@@ -1,4 +1,4 @@
-"""The pictures of requests: read in a thread, encoded between the engine's steps, kept for the next turn.
+"""The pictures of requests: read in a thread, encoded between the engine's steps, kept for the next.
 
 A chat sends its pictures again with each turn. To encode one takes as long as hundreds of tokens of a prompt,
 so the embeddings of the last ones stay in memory. Neither they nor pictures are ever written anywhere.
@@ -10,7 +10,7 @@ import asyncio
 import base64
 import binascii
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
 from hashlib import sha256
 from typing import Final
 
@@ -29,6 +29,7 @@ from suite.errors import InvalidPicture, InvalidRequest, PromptTooLong, Unsuppor
 from suite.identity import NewId
 from suite.messages.actions.chat import ContentPart
 from suite.messages.actions.generation import GenerateTextRequest
+from suite.messages.actor import FetchedPictures
 
 KEPT_BYTES: Final = 64 << 20
 """The most memory for embeddings of pictures that may be sent again."""
@@ -55,23 +56,29 @@ class Pictures:
         """By the digests of their files, the last one used at the end."""
         self._one_at_a_time = anyio.CapacityLimiter(1)
 
-    async def placed(self, request: GenerateTextRequest) -> GenerateTextRequest:
+    async def placed(
+        self, request: GenerateTextRequest, fetched: FetchedPictures | None = None
+    ) -> GenerateTextRequest:
         """The request with its pictures as the model reads them, in place of their files.
 
-        Raises UnsupportedContent if the model reads none, InvalidPicture, PictureTooLarge, RequestTimeout,
-        InvalidRequest, PromptTooLong and GenerationFailed.
+        `fetched` are those that the node has. Raises UnsupportedContent if the model reads none,
+        InvalidPicture, PictureTooLarge, RequestTimeout, InvalidRequest, PromptTooLong and GenerationFailed.
         """
         messages = request.messages or ()
         parts = [part for message in messages for part in message.pictures]
         if not parts:
             return request
-        encoded = await self._all_encoded({part.picture or "": part for part in reversed(parts)}, request)
+        sent = {part.picture or "": part for part in reversed(parts)}
+        encoded = await self._all_encoded(sent, request, fetched)
         return msgspec.structs.replace(
             request, messages=tuple(placed(message, encoded, self._new_id) for message in messages)
         )
 
     async def _all_encoded(
-        self, sent: Mapping[str, ContentPart], request: GenerateTextRequest
+        self,
+        sent: Mapping[str, ContentPart],
+        request: GenerateTextRequest,
+        fetched: FetchedPictures | None,
     ) -> dict[str, EncodedPicture]:
         """The pictures of a chat, which come in the order of their last places there, the last one first.
 
@@ -83,7 +90,7 @@ class Pictures:
             if cells >= self._context_tokens:
                 encoded[picture] = unread(sha256(picture.encode()).digest())
                 continue
-            encoded[picture] = each = await self._encoded(part, request)
+            encoded[picture] = each = await self._encoded(part, request, _source(part, request, fetched))
             cells += each.cells
             if cells >= self._context_tokens and request.truncate is None:
                 raise PromptTooLong(
@@ -92,10 +99,12 @@ class Pictures:
                 )
         return encoded
 
-    async def _encoded(self, part: ContentPart, request: GenerateTextRequest) -> EncodedPicture:
+    async def _encoded(
+        self, part: ContentPart, request: GenerateTextRequest, source: str | None
+    ) -> EncodedPicture:
         if part.attached is not None and (kept := self._find(bytes.fromhex(part.attached))) is not None:
             return kept
-        data = await self._file(part, request.attachments)
+        data = await self._file(part, source)
         digest = sha256(data).digest()
         if (kept := self._find(digest)) is not None:
             return kept
@@ -113,14 +122,19 @@ class Pictures:
     async def _encode(self, data: bytes, digest: bytes, priority: int) -> EncodedPicture:
         pixels = await anyio.to_thread.run_sync(image.read, data, limiter=self._one_at_a_time)
 
-        def encode(model: LlamaModel, _: Engine) -> EncodedPicture:
+        def encode(model: LlamaModel, engine: Engine) -> Generator[None, None, EncodedPicture]:
             if model.projector is None:
                 raise UnsupportedContent(f"the model reads no pictures: {model.reads_no_pictures}")
-            if self._engine.cores is not None:
-                self._engine.cores.due(reading=True, priority=priority)
-            return model.projector.encode(pixels, digest)
 
-        return await asyncio.wrap_future(self._engine.run_between_steps(encode))
+            def seconds() -> float:
+                """How long others wait at most, also those who come meanwhile."""
+                if self._engine.cores is not None:
+                    self._engine.cores.due(reading=True, priority=priority)
+                return min(engine.spare_seconds(), model.settings.max_step_seconds)
+
+            return (yield from model.projector.encode(pixels, digest, seconds=seconds))
+
+        return await asyncio.wrap_future(self._engine.run_in_pieces(encode))
 
     def _find(self, digest: bytes) -> EncodedPicture | None:
         kept = self._kept.get(digest)
@@ -132,6 +146,12 @@ class Pictures:
         self._kept[digest] = encoded
         while sum(each.size for each in self._kept.values()) > self._kept_bytes:
             self._kept.popitem(last=False)
+
+
+def _source(part: ContentPart, request: GenerateTextRequest, fetched: FetchedPictures | None) -> str | None:
+    """Where a picture is asked for that is not in the request: at its node, or at who sent it."""
+    is_fetched = fetched is not None and part.attached in fetched.digests
+    return fetched.source if fetched is not None and is_fetched else request.attachments
 
 
 def _decoded(picture: str) -> bytes:

@@ -266,7 +266,12 @@ def with_digest_before(now: Model, before: Model | None) -> Model:
 
 
 def has_changed(before: Model, now: Model) -> bool:
-    """Whether a scan found other content or another state; False also while that is not known yet."""
+    """Whether a scan found other content, another projector or another state.
+
+    False also while that is not known yet.
+    """
+    if now.projector != before.projector:
+        return True
     if now.sha256_before is not None:
         return False
     return now.sha256 is None or now.sha256 != (before.sha256 or before.sha256_before)

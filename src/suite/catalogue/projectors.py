@@ -53,6 +53,17 @@ def pair(path: Path, info: GgufInfo, candidates: Sequence[Path], configured: str
     return next((each for each in pairings if each.projector is not None), pairings[0])
 
 
+def name_beside(model_file: str, projector_file: str) -> str:
+    """What a projector is to be called so that it is that of a model file, whatever else is in their folder.
+
+    Its own name, if that says so.
+    """
+    if is_projector_name(projector_file) and _words(projector_file) == _words(model_file):
+        return projector_file
+    split = split_name(model_file)
+    return f"mmproj-{split[0] if split else model_file.removesuffix(SUFFIX)}{SUFFIX}"
+
+
 def _told_by_store(candidates: Sequence[Path]) -> list[Path]:
     """Those that a store says are the model's: they have no name that says anything."""
     return [each for each in candidates if not is_projector_name(each.name)]

@@ -104,6 +104,16 @@ def request_fields(options: dict[str, Any]) -> dict[str, Any]:
     return given
 
 
+class _PictureParam(click.Path):
+    """The path of a file, or a URL of the web, which stays a text."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """The path, checked, or the URL."""
+        if isinstance(value, str) and value.lower().startswith(("https://", "http://")):
+            return value
+        return super().convert(value, param, ctx)
+
+
 @click.command()
 @click.argument("model", shell_complete=model_ids)
 @click.argument("prompt", required=False)
@@ -117,9 +127,10 @@ def request_fields(options: dict[str, Any]) -> dict[str, Any]:
 @click.option(
     "--image",
     "images",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    type=_PictureParam(exists=True, dir_okay=False, path_type=Path),
     multiple=True,
-    help="Send this picture (PNG, JPEG, GIF, WebP, BMP) with PROMPT; may be repeated.  [default: none]",
+    help="Send this picture (PNG, JPEG, GIF, WebP, BMP) with PROMPT, or have the service fetch a URL; may be "
+    "repeated.  [default: none]",
 )
 @click.option("--conversation", help="Id of a conversation, to reuse its tokens in memory.  [default: none]")
 @click.option("--id", "generation_id", help="Id of the generation, for `suite cancel`.  [default: a new one]")
@@ -130,7 +141,7 @@ def generate(
     model: str,
     prompt: str | None,
     chat: bool | None,
-    images: tuple[Path, ...],
+    images: tuple[Path | str, ...],
     conversation: str | None,
     **options: Any,
 ) -> None:
@@ -169,7 +180,7 @@ def answer(
     *,
     chat: bool | None,
     options: dict[str, Any],
-    images: Sequence[Path] = (),
+    images: Sequence[Path | str] = (),
 ) -> None:
     """Print the answer to a prompt as it is generated, or the whole reply as JSON.
 
@@ -193,8 +204,10 @@ def answer(
         json_line(reply)
 
 
-def _picture(path: Path) -> dict[str, str]:
-    """The file of a picture as a part of a message."""
+def _picture(path: Path | str) -> dict[str, str]:
+    """The file or the URL of a picture as a part of a message."""
+    if isinstance(path, str):
+        return {"type": "image_url", "image_url": path}
     try:
         data = path.read_bytes()
     except OSError as error:

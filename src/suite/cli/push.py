@@ -30,6 +30,9 @@ if TYPE_CHECKING:
 def push(target: Target, model: str, nodes: tuple[str, ...], source: str | None) -> int:
     """Copy MODEL from a node that has it to each NODE, or to all nodes if none is named.
 
+    The projector by which a model reads pictures goes with it. Adapters and draft models have names of their
+    own, and are copied by these.
+
     Each copy is checked by SHA-256 before it appears in the first model directory of its node. A node that
     has the file already says so, and a file of another content under the same name stays. An interrupted copy
     goes on when the same is typed again. Only the role operator may do this.
@@ -66,7 +69,8 @@ def _line(reply: PushModelReply, pushed: PushedModel) -> str:
             done = f"{size(reply.bytes)} from {reply.node}, SHA-256 checked"
             return f"{pushed.node}: {reply.model_id} is there{name} ({done})"
         case "present":
-            return f"{pushed.node}: {reply.model_id} was there already, as {pushed.path}"
+            but = f"; {pushed.message}" if pushed.message else ""
+            return f"{pushed.node}: {reply.model_id} was there already, as {pushed.path}{but}"
         case _:
             return f"{pushed.node}: {pushed.message} ({pushed.code})"
 

@@ -65,7 +65,9 @@ class Given(NamedTuple):
 Layer: TypeAlias = dict[Key, Given]
 
 
-_WITH_COLONS: Final[frozenset[Key]] = frozenset({("http", "cors_origins"), ("nats", "join")})
+_WITH_COLONS: Final[frozenset[Key]] = frozenset(
+    {("http", "cors_origins"), ("nats", "join"), ("pictures", "fetch_from")}
+)
 
 
 def dotted(key: Key) -> str:

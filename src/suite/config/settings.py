@@ -12,6 +12,7 @@ import msgspec
 import platformdirs
 from msgspec import Meta
 
+from suite.domain.web_hosts import WebHosts
 from suite.errors import InvalidConfiguration
 from suite.messages.actions.base import Adapters
 from suite.messages.tracing import MetricsMode, TraceMode, TraceSettings
@@ -230,6 +231,27 @@ class TransferSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     """The most that conversations on their way to another node take in the memory of NATS, in MiB; 0: none
     travels, and the other node reads the prompt again. What travels has the conversation as token ids, which
     are gone within a minute, and only nodes may read."""
+
+
+class PictureSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The pictures that requests name by the URL of a web server, instead of sending them."""
+
+    fetch_from: tuple[str, ...] = ()
+    """The hosts from which this node fetches such pictures; without any, it fetches none. Set it alike on
+    all nodes.
+
+    `images.example.org`; `*.example.org` for the hosts below it; either with `:8443`, or else with the ports
+    80 and 443; `*` for each host with a public address. A host in a private network, or this machine, has to
+    be listed by its own name or address. In the variable, commas are between them.
+    """
+
+    @property
+    def hosts(self) -> WebHosts:
+        """The hosts from which pictures are fetched. Raises InvalidConfiguration."""
+        try:
+            return WebHosts.of(self.fetch_from)
+        except ValueError as error:
+            raise InvalidConfiguration(f"pictures.fetch_from: {error}") from None
 
 
 _is_origin = re.compile(r"\*|[a-z][a-z0-9+.-]*://[^/\s]+").fullmatch
@@ -457,6 +479,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     retention: RetentionSettings = RetentionSettings()
     snapshots: SnapshotSettings = SnapshotSettings()
     transfers: TransferSettings = TransferSettings()
+    pictures: PictureSettings = PictureSettings()
     models: dict[str, ModelSettings] = {}
 
     @property

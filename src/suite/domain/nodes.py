@@ -55,6 +55,8 @@ class Offered(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     settings: str = ""
     adapters: frozenset[str] = frozenset()
     """The adapters that it can be computed with, and the names that stand for it with adapters."""
+    reads_pictures: bool | None = None
+    """Whether it has a projector; None: that is not known."""
 
 
 class NodeView(msgspec.Struct, frozen=True, kw_only=True):

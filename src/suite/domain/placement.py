@@ -46,6 +46,8 @@ class Wanted(msgspec.Struct, frozen=True, kw_only=True):
     """Whether it needs the tokens that are kept where its conversation is: no other node could serve it."""
     excluded: frozenset[str] = frozenset()
     """Nodes on which it has failed already."""
+    needs_projector: bool = False
+    """Whether only a node with the model's projector serves it: it brings pictures, or copies the model."""
 
 
 class Placement(msgspec.Struct, frozen=True, kw_only=True):
@@ -93,6 +95,8 @@ def place(wanted: Wanted, nodes: Nodes, *, here: str) -> Placement | None:
 
     `here`: the node that decides, which serves the request where nothing speaks for another.
     """
+    if wanted.needs_projector and (blind := _blind(wanted, nodes)):
+        wanted = msgspec.structs.replace(wanted, excluded=wanted.excluded | blind)
     options = _options(wanted, nodes)
     hosts = _that_continue(options, wanted) or [each for each in options.hosts if not each.view.is_draining]
     opens = [] if hosts else _opens(options, wanted.model_id)
@@ -139,6 +143,14 @@ def eviction(view: NodeView, need: Footprint) -> tuple[float, tuple[str, ...]] |
 def loss(load_seconds: float, idle_seconds: float) -> float:
     """What is lost when a model leaves: the seconds of its load, less the longer nobody has used it."""
     return load_seconds * math.exp2(-idle_seconds / IDLE_HALF_LIFE_SECONDS)
+
+
+def _blind(wanted: Wanted, nodes: Nodes) -> frozenset[str]:
+    """The nodes with the model that have no projector; none if all of them are: one says what is missing."""
+    offers = nodes.offering(wanted.model_id)
+    blind = {node for each in offers if each.offered.reads_pictures is False for node in each.views}
+    able = {node for each in offers for node in each.views} - blind - wanted.excluded
+    return frozenset(blind) if able else frozenset()
 
 
 # --- which file the id stands for ---------------------------------------------------------------------------

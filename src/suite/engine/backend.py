@@ -129,11 +129,15 @@ class Backend(Protocol):
         Raises GenerationFailed; the contents of these sequences are unknown afterwards.
         """
 
-    def decode_picture(self, sequence: int, position: int, piece: Piece) -> bool:
-        """Decode a piece of a picture from this position on, all of it or nothing.
+    def decode_picture(
+        self, sequence: int, position: int, piece: Piece, *, left: int | None, most: int
+    ) -> int | None:
+        """Go on to decode a piece of a picture, whose first position this is, by at most so many cells.
 
-        Returns False when the cache has no room for it. Raises GenerationFailed; the contents of this
-        sequence are unknown afterwards.
+        `left` is how many it had left the last time; None: it begins. Returns how many are left now, at once
+        0 for a model that has to see it as a whole; or None when the cache has no room for it, and then
+        nothing of it is left there. Raises GenerationFailed; the contents of this sequence are unknown
+        afterwards.
         """
 
     def score(self, token: int, row: int | None, alternatives: int) -> PromptToken:

@@ -244,6 +244,11 @@ class Conversations:
             del slot.tokens[position:]
         slot.tail = list(tail)
 
+    def forget_rest(self, slot: Slot) -> None:
+        """Remove what a sequence has beyond its slot's tokens: a part of a picture."""
+        if not self._backend.truncate(slot.sequence, len(slot.tokens)):
+            self.empty(slot)
+
     def empty(self, slot: Slot) -> None:
         """Remove all tokens from a slot."""
         self._backend.truncate(slot.sequence, 0)

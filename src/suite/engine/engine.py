@@ -20,6 +20,7 @@ from suite.engine.backend import Backend, Cores
 from suite.engine.conversations import SNAPSHOT_DELAY_SECONDS, Conversations
 from suite.engine.generation import Generation
 from suite.engine.listener import Listener
+from suite.engine.pictures.tokens import cells, surplus_cells
 from suite.engine.scheduler import BatchShare, Lead, Run, Scheduler, batch_entries, by_sequence, step_work
 from suite.engine.slots import Slots
 from suite.engine.snapshots.file import Saved
@@ -243,6 +244,8 @@ class Engine:
         if self._speculation is not None:
             self._speculation.end(run)
         if run.slot is not None:
+            if run.picture_left is not None:
+                self._conversations.forget_rest(run.slot)
             self._conversations.end(run.slot, tail=tail)
 
     # --- beginnings -----------------------------------------------------------------------------------------
@@ -300,6 +303,7 @@ class Engine:
             if self._scheduler.has_predecessor(run):
                 return
             run.pending = self._continued(run)
+            run.surplus_cells = surplus_cells(run.pending)
         if run.sampler is None:
             run.sampler = self._backend.sampler(request.sampling)
             run.sampler.accept_prompt(run.pending)
@@ -315,10 +319,10 @@ class Engine:
     def _continued(self, run: Run) -> list[int]:
         """The conversation's tokens and those of the new turn. Raises ConversationGone or PromptTooLong."""
         held = self._conversations.tokens_of(run.generation.request.conversation_id)
-        if len(held) + len(run.pending) >= self._backend.context_tokens:
+        if cells(held) + cells(run.pending) >= self._backend.context_tokens:
             raise PromptTooLong(
-                f"the conversation has {len(held)} tokens and the new turn {len(run.pending)}, the context "
-                f"{self._backend.context_tokens}: send a shorter chat, without continue"
+                f"the conversation has {cells(held)} tokens and the new turn {cells(run.pending)}, and the "
+                f"context {self._backend.context_tokens}: send a shorter chat, without continue"
             )
         return held + run.pending
 
@@ -360,22 +364,28 @@ class Engine:
         return ()
 
     def _decode_picture(self) -> None:
-        """Decode a piece of a picture, of the first run that has one next: no batch may have it."""
+        """Decode some of a picture, of the first run that has one next: no batch may have it."""
         while (run := self._scheduler.next_picture()) is not None and run.slot is not None:
             piece = run.picture
             if piece is None:
                 self._discard(run, _picture_gone())
                 return
             self._share_cores([BatchShare(run, len(piece.tokens))])
+            position = len(run.slot.tokens)
+            most = self._scheduler.picture_cells(self._waited(), position)
             try:
                 self._backend.use_adapters(run.adapters)
-                decoded = self._backend.decode_picture(run.slot.sequence, len(run.slot.tokens), piece)
+                run.picture_left = self._backend.decode_picture(
+                    run.slot.sequence, position, piece, left=run.picture_left, most=most
+                )
             except SuiteError as error:
                 self._discard(run, error)
                 return
-            if decoded:
-                run.slot.tokens += piece.tokens
-                del run.pending[: len(piece.tokens)]
+            if run.picture_left is not None:
+                if not run.picture_left:
+                    run.slot.tokens += piece.tokens
+                    del run.pending[: len(piece.tokens)]
+                    run.picture_left = None
                 return
             if self._backend.separate:  # what others have is no room for it
                 self._discard(run, _no_room_for_picture())
@@ -424,6 +434,7 @@ class Engine:
         assert run.slot is not None
         run.pending = [*run.slot.tokens, *run.pending]
         run.prefilled = False
+        run.picture_left = None
         run.marked_for_clearing = run.slot.marked_for_clearing
         self._conversations.empty(run.slot)
         run.slot = None

@@ -236,18 +236,23 @@ class LlamaModel:
             return result == 0
         raise GenerationFailed(f"llama.cpp could not decode (code {result}): {last_messages()}".rstrip(": "))
 
-    def decode_picture(self, sequence: int, position: int, piece: Piece) -> bool:
-        """Decode a piece of a picture from this position on, all of it or nothing.
+    def decode_picture(
+        self, sequence: int, position: int, piece: Piece, *, left: int | None, most: int
+    ) -> int | None:
+        """Go on to decode a piece of a picture, whose first position this is, by at most so many cells.
 
-        Returns False when the KV cache has no room for it. Raises GenerationFailed; the contents of this
-        sequence are unknown afterwards.
+        `left` is how many it had left the last time; None: it begins. Returns how many are left now, at once
+        0 for a model that has to see it as a whole; or None when the KV cache has no room for it, and then
+        nothing of it is left there. Raises GenerationFailed; the contents of this sequence are unknown
+        afterwards.
         """
         assert self.projector is not None, "no picture was encoded without one"
-        if self.projector.decode(sequence, position, piece):
+        still = self.projector.decode(sequence, position, piece, left=left, most=most)
+        if still is None:
+            lib.llama_memory_seq_rm(self._memory, sequence, position, -1)
+        else:
             self._copies_pending = False
-            return True
-        lib.llama_memory_seq_rm(self._memory, sequence, position, -1)
-        return False
+        return still
 
     def score(self, token: int, row: int | None, alternatives: int) -> PromptToken:
         """The log probability of a token by the logits of this row of the last batch, and the likeliest ones.

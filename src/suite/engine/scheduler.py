@@ -24,7 +24,7 @@ from suite.engine.backend import BatchEntry, TokenSampler
 from suite.engine.generation import Generation
 from suite.engine.listener import Listener
 from suite.engine.pictures.tokens import Piece as PicturePiece
-from suite.engine.pictures.tokens import cells, is_stand_in, text_ahead
+from suite.engine.pictures.tokens import is_stand_in, surplus_cells, text_ahead
 from suite.engine.reasoning import AnswerStream
 from suite.engine.slots import Slot, common_prefix
 from suite.engine.step_time import Piece, StepTime, StepWork
@@ -45,8 +45,11 @@ class Run:
         self.listener = listener
         self.pending: list[int] = list(request.prompt)
         """Tokens to decode next: the rest of the prompt, or the token that was sampled last."""
-        self.surplus_cells = cells(request.prompt, request.pictures) - len(request.prompt)
-        """How many cells of the KV cache its pictures take beyond their positions (M-RoPE)."""
+        self.surplus_cells = surplus_cells(request.prompt) if request.pictures else 0
+        """How many cells of the KV cache its pictures take beyond their positions (M-RoPE), with those of the
+        conversation that it continues."""
+        self.picture_left: int | None = None
+        """How many cells of the picture that is decoded next are left; None: nothing of it is decoded."""
         self.slot: Slot | None = None
         """None while it waits."""
         self.lead: Lead | None = None
@@ -289,6 +292,18 @@ class Scheduler:
             return ()
         key = self._turns.next((run.adapters.key for run in ready), now)
         return [run for run in ready if run.adapters.key == key]
+
+    def picture_cells(self, spent: float, position: int) -> int:
+        """How many cells of a picture a step may decode, from a position on: they count as tokens of prompts.
+
+        `spent` are the seconds that running answers have waited already since the last step.
+        """
+        answers = sum(run.prefilled for run in self.running)
+        if not answers:
+            return self._batch_tokens
+        seconds = self._seconds_for_prompts(answers, spent)
+        most = min(self._batch_tokens, self._prompt_step_tokens * self._patience)
+        return max(1, min(most, self._step_time.tokens_within(seconds, position)))
 
     def next_picture(self) -> Run | None:
         """The first of the runs that have a picture to be decoded next."""

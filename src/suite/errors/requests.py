@@ -68,6 +68,20 @@ class InvalidPicture(SuiteError):
     status = 400
 
 
+class PictureNotAllowed(SuiteError):
+    """The picture is not fetched from there: send it itself, as a data URL, or have the host listed."""
+
+    code = "picture_not_allowed"
+    status = 400
+
+
+class PictureUnreachable(SuiteError):
+    """The picture could not be fetched from its web server: the message says why."""
+
+    code = "picture_unreachable"
+    status = 400
+
+
 class PictureTooLarge(SuiteError):
     """The picture has too many bytes or pixels: make it smaller."""
 

@@ -256,6 +256,15 @@ class AdapterFile(msgspec.Struct, frozen=True, kw_only=True):
     scale: float
 
 
+class FetchedPictures(msgspec.Struct, frozen=True, kw_only=True):
+    """The pictures of a request that its node has fetched, and sends in parts."""
+
+    digests: tuple[str, ...]
+    """The SHA-256 of each, in hex."""
+    source: str
+    """The inbox at which the node is asked for them."""
+
+
 class Handover(msgspec.Struct, frozen=True, kw_only=True):
     """A generation for the actor, which answers the client's reply subject itself.
 
@@ -273,6 +282,8 @@ class Handover(msgspec.Struct, frozen=True, kw_only=True):
     """What its model is computed with."""
     version: int = 0
     """Which version of the model the actor has, by number; 0: not known."""
+    fetched: FetchedPictures | None = None
+    """Those of its pictures that the node has; all others are in the request, or at its sender."""
     variant: str = ""
     """The name that stands for the model with just these adapters; empty: it was not asked for by one."""
     variant_version: int = 0

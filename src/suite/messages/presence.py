@@ -101,6 +101,8 @@ class OfferedModel(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     """A short digest of the settings that change how it loads."""
     adapters: tuple[str, ...] = ()
     """The adapters that it can be computed with, and the names that stand for it with adapters."""
+    reads_pictures: bool | None = None
+    """Whether it has a projector; null: the node is of a version that does not tell."""
 
 
 class GetPresence(msgspec.Struct, frozen=True, kw_only=True):

@@ -32,6 +32,8 @@ class FetchModel(msgspec.Struct, frozen=True, kw_only=True):
     sha256: str
     """The digest of all files, one after the other."""
     files: tuple[TransferFile, ...]
+    projector: TransferFile | None = None
+    """That by which the model reads pictures. Its parts are asked for by the number after the last file's."""
 
 
 class Fetching(msgspec.Struct, frozen=True, kw_only=True, tag="fetching"):
@@ -56,7 +58,7 @@ class GetPart(msgspec.Struct, frozen=True, kw_only=True):
     node: str
     """The node that asks."""
     file: int
-    """The number of the file, from 0."""
+    """The number of the file, from 0; the projector comes after the others."""
     offset: int
 
 

@@ -50,6 +50,8 @@ from suite.node.memory_kills import MemoryKills
 from suite.node.nats_server import Nats
 from suite.node.node import Node, actor_spec
 from suite.node.past import Past
+from suite.node.pictures.web_files import WebFiles
+from suite.node.pictures.web_pictures import WebPictures
 from suite.node.pins import Pins
 from suite.node.quarantine import Quarantine
 from suite.node.reporter import Reporter
@@ -181,6 +183,8 @@ def make_node(
     )
     ids = GenerationIds(claims, settings.node, journal.epoch, fleet.others, clock=clock)
     generations = Generations(connection, env.subjects, settings.node, supervisor, env.tasks, clock, ids=ids)
+    pictures = WebPictures(connection, WebFiles(settings.pictures.hosts))
+    generations.on_end = pictures.let_go
     aliases = Aliases(log, env.subjects, versions, names, fleet, projections.evaluation, new_id=env.new_id)
     return Node(
         settings,
@@ -206,6 +210,7 @@ def make_node(
         learning=learning,
         supervisor=supervisor,
         generations=generations,
+        pictures=pictures,
         pins=pins,
         versions=versions,
         names=names,

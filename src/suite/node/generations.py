@@ -157,6 +157,8 @@ class Generations:
         self._pending: dict[str, Pending] = {}
         self._taken: dict[str, Taken] = {}
         """The ids that clients chose, of generations that have not ended."""
+        self.on_end: Callable[[str], None] = lambda _: None
+        """Called with the id of each generation that has ended, or that no actor gets."""
         supervisor.on_generation_end = self._let_go
 
     @asynccontextmanager
@@ -343,7 +345,10 @@ class Generations:
 
     def _let_go(self, generation_id: str) -> None:
         """Let others have the id of a generation that has ended."""
-        if generation_id not in self._pending and (taken := self._taken.pop(generation_id, None)) is not None:
+        if generation_id in self._pending:
+            return
+        self.on_end(generation_id)
+        if (taken := self._taken.pop(generation_id, None)) is not None:
             self._tasks.start_soon(self._ids.let_go, taken)
 
     def _info(

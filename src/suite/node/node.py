@@ -37,6 +37,7 @@ from suite.node.generations import Generations
 from suite.node.integrity import Integrity
 from suite.node.journal import Journal
 from suite.node.learning import Learning
+from suite.node.pictures.web_pictures import WebPictures
 from suite.node.pins import Pins
 from suite.node.snapshots import snapshots_of
 from suite.node.supervisor import Supervisor
@@ -72,6 +73,7 @@ class Node:
         learning: Learning,
         supervisor: Supervisor,
         generations: Generations,
+        pictures: WebPictures,
         pins: Pins,
         versions: VersionBook,
         names: Names,
@@ -102,6 +104,7 @@ class Node:
         self.learning = learning
         self.supervisor = supervisor
         self.generations = generations
+        self.pictures = pictures
         self.pins = pins
         self.versions = versions
         self.names = names

@@ -445,6 +445,7 @@ async def _service(env: Environment, node: Node) -> AsyncIterator[Service[Node]]
     ) as service:
         node.service = service
         await node.transfers.listen()
+        await node.pictures.listen()
         await node.fleet.serve(service.receive)  # from now on others may send work here
         if settings.enable_backward_compatibility:
             await env.tasks.start(

@@ -1,24 +1,31 @@
 """A projector (mmproj): the encoder that makes embeddings of pictures for one loaded model.
 
 llama.cpp's multimodal library does all of it; how a model is told where a picture begins and ends, and into
-how many pieces it is cut, is known there. Everything blocks, and only the engine's thread may use it.
+how many pieces it is cut, is known there. Everything blocks, and only the engine's thread may use it. To
+encode a picture takes long, so it is done in slices, between which the engine makes steps (`slices`).
 """
 
 from __future__ import annotations
 
 import ctypes
+import math
 import os
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Generator, Iterator
 from hashlib import sha256
 from pathlib import Path
 from types import ModuleType
+from typing import Final
 
 from suite.engine.bindings import last_messages, lib
 from suite.engine.pictures import bindings
 from suite.engine.pictures.image import Image
+from suite.engine.pictures.slices import Slices
 from suite.engine.pictures.tokens import EncodedPicture, Piece, stand_ins
-from suite.errors import GenerationFailed, InvalidPicture, LoadFailed, PromptTooLong
+from suite.errors import Cancelled, GenerationFailed, InvalidPicture, LoadFailed, PromptTooLong
+
+NODES: Final = 8
+"""After so many nodes of its graph an encoder can be interrupted; a layer has about thirty."""
 
 _FLOAT_BYTES = 4
 _READ_BYTES = 1 << 20
@@ -59,6 +66,9 @@ class Projector:
         params = mtmd.mtmd_context_params_default()
         params.use_gpu, params.n_threads = use_gpu, threads
         params.print_timings = params.warmup = False
+        self._slices = Slices()
+        # llama.cpp calls this for as long as the projector lives, so the reference is kept here.
+        self._callback = params.cb_eval = lib.ggml_backend_sched_eval_callback(_Pauses(self._slices))
         self._context = context
         self._context_tokens = context_tokens
         self._batch_tokens = batch_tokens
@@ -82,12 +92,19 @@ class Projector:
         """Free its memory. Nothing of it may be used afterwards."""
         self._free()
 
-    def encode(self, image: Image, digest: bytes) -> EncodedPicture:
+    def encode(
+        self, image: Image, digest: bytes, *, seconds: Callable[[], float] = lambda: math.inf
+    ) -> Generator[None, None, EncodedPicture]:
         """Make embeddings of a picture, which takes from a tenth of a second to many.
 
-        `digest` is that of the picture. Raises InvalidPicture for one that llama.cpp cannot cut into pieces,
-        PromptTooLong for one that the context has no room for, and GenerationFailed.
+        The generator yields wherever it has computed for so many `seconds`, which are asked for anew each
+        time. `digest` is that of the picture. Exhaust or close it before calling `encode` again. Raises
+        InvalidPicture for one that llama.cpp cannot cut into pieces, PromptTooLong for one that the context
+        has no room for, and GenerationFailed.
         """
+        return (yield from self._slices.run(lambda: self._encode(image, digest), seconds))
+
+    def _encode(self, image: Image, digest: bytes) -> EncodedPicture:
         tokens: list[int] = []
         pieces: list[Piece] = []
         cells = 0
@@ -100,18 +117,34 @@ class Projector:
             count = self._tokens_of(part)
             cells += count
             self._check_room(cells)
-            piece = Piece(stand_ins(own, positions), self._encoded(part), count)
+            piece = Piece(stand_ins(own, positions, count), self._encoded(part))
             tokens += piece.tokens
             pieces.append(piece)
         return EncodedPicture(tuple(tokens), tuple(pieces), _FLOAT_BYTES * self._width * cells)
 
-    def decode(self, sequence: int, position: int, piece: Piece) -> bool:
-        """Decode a piece of a picture at this position. False: the KV cache has no room for it.
+    def decode(
+        self, sequence: int, position: int, piece: Piece, *, left: int | None, most: int
+    ) -> int | None:
+        """Go on to decode a piece of a picture whose first position this is: `LlamaModel.decode_picture`.
 
-        Then, and after GenerationFailed, the sequence may have a part of it.
+        None: the KV cache has no room for it. Then, and after GenerationFailed, the sequence may have a part
+        of it.
         """
         chunk = piece.chunk
         assert isinstance(chunk, MediaChunk)
+        if self._mtmd.mtmd_decode_use_non_causal(self._handle, chunk.handle):
+            result, left = self._decode_whole(sequence, position, chunk), 0
+        else:
+            left = self._tokens_of(chunk.handle) if left is None else left
+            count = min(left, most, self._batch_tokens)
+            result = self._decode_part(sequence, position, chunk, left, count)
+            left -= count
+        if result not in (0, 1):
+            raise GenerationFailed(f"llama.cpp could not decode a picture: {last_messages()}".rstrip(": "))
+        return left if result == 0 else None
+
+    def _decode_whole(self, sequence: int, position: int, chunk: MediaChunk) -> int:
+        """Decode a piece at once, as its tokens see each other. Returns what llama_decode does."""
         end = lib.llama_pos()
         result: int = self._mtmd.mtmd_helper_decode_image_chunk(
             self._handle,
@@ -125,9 +158,39 @@ class Projector:
             self._mtmd.mtmd_helper_post_decode_callback(0),
             None,
         )
-        if result not in (0, 1):
-            raise GenerationFailed(f"llama.cpp could not decode a picture: {last_messages()}".rstrip(": "))
-        return result == 0
+        return result
+
+    def _decode_part(self, sequence: int, position: int, chunk: MediaChunk, left: int, count: int) -> int:
+        """Decode the first so many of those tokens of a piece that are left, as llama.cpp's helper does."""
+        begin = self._tokens_of(chunk.handle) - left
+        positions = self._positions(chunk, position, begin, count)
+        id = lib.llama_seq_id(sequence)
+        ids = (ctypes.POINTER(lib.llama_seq_id) * count)(*[ctypes.pointer(id)] * count)
+        counts, logits = (ctypes.c_int32 * count)(*[1] * count), (ctypes.c_int8 * count)()
+        embeddings = ctypes.byref(chunk.embeddings, _FLOAT_BYTES * self._width * begin)
+        batch = lib.llama_batch(
+            n_tokens=count,
+            token=None,
+            embd=ctypes.cast(embeddings, ctypes.POINTER(ctypes.c_float)),
+            pos=ctypes.cast(positions, ctypes.POINTER(lib.llama_pos)),
+            n_seq_id=ctypes.cast(counts, ctypes.POINTER(ctypes.c_int32)),
+            seq_id=ctypes.cast(ids, ctypes.POINTER(ctypes.POINTER(lib.llama_seq_id))),
+            logits=ctypes.cast(logits, ctypes.POINTER(ctypes.c_int8)),
+        )
+        result: int = lib.llama_decode(self._context, batch)
+        return result
+
+    def _positions(
+        self, chunk: MediaChunk, position: int, begin: int, count: int
+    ) -> ctypes.Array[ctypes.c_int32]:
+        """Where tokens of a piece are: one number each, or with M-RoPE four, all first ones first."""
+        own = range(begin, begin + count)
+        if not self._mtmd.mtmd_decode_use_mrope(self._handle):
+            return (lib.llama_pos * count)(*(position + index for index in own))
+        tokens = self._mtmd.mtmd_input_chunk_get_tokens_image(chunk.handle)
+        places = [self._mtmd.mtmd_image_tokens_get_decoder_pos(tokens, position, index) for index in own]
+        by_dimension = (getattr(place, name) for name in ("t", "y", "x", "z") for place in places)
+        return (lib.llama_pos * (4 * count))(*by_dimension)
 
     def _parts(self, image: Image) -> Iterator[tuple[int, ...] | int]:
         """The picture in parts: tokens of text, or the handle of a piece, valid until the next one."""
@@ -175,9 +238,29 @@ class Projector:
             )
         if mtmd.mtmd_encode_chunk(self._handle, chunk) != 0:
             raise GenerationFailed(f"llama.cpp could not encode a picture: {last_messages()}".rstrip(": "))
+        if self._slices.is_stopped:
+            raise Cancelled
         embeddings = (ctypes.c_float * (count * self._width))()
         ctypes.memmove(embeddings, mtmd.mtmd_get_output_embd(self._handle), ctypes.sizeof(embeddings))
         return MediaChunk(mtmd, mtmd.mtmd_input_chunk_copy(chunk), embeddings)
+
+
+class _Pauses:
+    """Interrupts the computation of a graph, where ggml asks after each of its nodes whether it may go on.
+
+    After every node that it says yes to, ggml has all threads wait for each other. So it says so to few.
+    """
+
+    def __init__(self, slices: Slices) -> None:
+        self._slices = slices
+        self._nodes = 0
+
+    def __call__(self, _node: int, asks: bool, _data: int | None) -> bool:
+        """With `asks`, whether this wants to be called after that node; else whether ggml may go on."""
+        if not asks:
+            return self._slices.may_go_on()
+        self._nodes += 1
+        return self._nodes % NODES == 0 or self._slices.is_stopped
 
 
 def _bytes_of(rgb: bytes) -> ctypes._Pointer[ctypes.c_uint8]:

@@ -10,9 +10,12 @@ from __future__ import annotations
 
 import sys
 from array import array
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from hashlib import shake_256
-from typing import NamedTuple, Protocol
+from typing import Final, NamedTuple, Protocol
+
+_MOST_SURPLUS: Final = 255
+"""The most cells beyond its own that one number can say: a picture is less than 256 tokens high or wide."""
 
 
 class Chunk(Protocol):
@@ -25,8 +28,6 @@ class Piece(NamedTuple):
     tokens: tuple[int, ...]
     """What stands for it: a number for each position that it takes."""
     chunk: Chunk
-    cells: int
-    """How many cells of the KV cache it takes: with M-RoPE far more than positions."""
 
 
 class EncodedPicture(NamedTuple):
@@ -41,15 +42,18 @@ class EncodedPicture(NamedTuple):
     @property
     def cells(self) -> int:
         """How many cells of the KV cache it takes, with the text around its pieces."""
-        return cells(self.tokens, {piece.tokens[0]: piece for piece in self.pieces})
+        return cells(self.tokens)
 
 
-def cells(tokens: Sequence[int], pieces: Mapping[int, Piece]) -> int:
-    """How many cells of the KV cache tokens take; `pieces` by the first of the tokens that stand for each."""
-    if not pieces:
-        return len(tokens)
-    found = (pieces[token] for token in tokens if token in pieces)
-    return len(tokens) + sum(piece.cells - len(piece.tokens) for piece in found)
+def cells(tokens: Sequence[int]) -> int:
+    """How many cells of the KV cache tokens take."""
+    return len(tokens) + surplus_cells(tokens)
+
+
+def surplus_cells(tokens: Sequence[int]) -> int:
+    """How many cells of the KV cache tokens take beyond one each: those of pictures with M-RoPE."""
+    shares = (number >> 1 & _MOST_SURPLUS for token in tokens if token < 0 and (number := ~token) & 1)
+    return sum(shares)
 
 
 def unread(digest: bytes) -> EncodedPicture:
@@ -57,12 +61,27 @@ def unread(digest: bytes) -> EncodedPicture:
     return EncodedPicture(stand_ins(digest, 1), (), 0)
 
 
-def stand_ins(digest: bytes, positions: int) -> tuple[int, ...]:
-    """The numbers that stand for a piece with this digest, one for each of its positions."""
+def stand_ins(digest: bytes, positions: int, cells: int = 0) -> tuple[int, ...]:
+    """The numbers that stand for a piece with this digest, one for each of its positions.
+
+    With M-RoPE a piece takes more `cells` of the KV cache than positions. The numbers say how many, each a
+    share, so that it is known wherever there are only tokens: when a conversation goes on, from a snapshot or
+    from another node. The first number tells pieces apart, and has no share if there are others.
+    """
     numbers = array("I", shake_256(digest).digest(4 * positions))
     if sys.byteorder == "big":
         numbers.byteswap()
-    return tuple(-1 - (number >> 1) for number in numbers)
+    several = max(1, positions - 1)
+    least, more = divmod(max(0, cells - positions), several)
+    shares = [0] * (positions - several) + [least + (index < more) for index in range(several)]
+    return tuple(_stand_in(number, share) for number, share in zip(numbers, shares, strict=True))
+
+
+def _stand_in(number: int, surplus: int) -> int:
+    """A negative number of 32 bits that are as good as random; its lowest bit says whether it has a share."""
+    if not surplus:
+        return ~(number >> 1 & ~1)
+    return ~(number >> 1 & ~(_MOST_SURPLUS << 1) | min(surplus, _MOST_SURPLUS) << 1 | 1)
 
 
 def is_stand_in(token: int) -> bool:

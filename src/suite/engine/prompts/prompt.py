@@ -187,15 +187,15 @@ class Prompter:
     ) -> Prompt:
         """The prompt of these tokens, cut if need be. So many characters before them were cut already."""
         pieces = chat.pictures.pieces
-        if not surplus and cells(tokens, pieces) < self._context_tokens:
+        if not surplus and cells(tokens) < self._context_tokens:
             return self._prompt(chat, tokens)
         if request.truncate is None:
-            raise self._too_long(f"{cells(tokens, pieces)} tokens")
-        kept = self._cut(request, tokens, pieces, patient)
+            raise self._too_long(f"{cells(tokens)} tokens")
+        kept = self._cut(request, tokens, patient)
         begin = int(self._vocabulary.adds_bos)
         kept[begin:] = without_rest_of_picture(kept[begin:], pieces)
-        if cells(kept, pieces) >= self._context_tokens:
-            raise self._too_long(f"{cells(kept, pieces)} tokens after its beginning was cut")
+        if cells(kept) >= self._context_tokens:
+            raise self._too_long(f"{cells(kept)} tokens after its beginning was cut")
         unread = -(-surplus // self._vocabulary.longest_piece) if surplus else 0
         return self._prompt(chat, kept, unread + len(tokens) - len(kept))
 
@@ -327,14 +327,12 @@ class Prompter:
 
     # --- too long -------------------------------------------------------------------------------------------
 
-    def _cut(
-        self, request: GenerateTextRequest, tokens: list[int], pieces: Mapping[int, Piece], patient: bool
-    ) -> list[int]:
+    def _cut(self, request: GenerateTextRequest, tokens: list[int], patient: bool) -> list[int]:
         """Cut the prompt from the start, to leave room for the answer."""
         room = self._context_tokens - min(request.max_tokens, max(1, self._context_tokens // 4))
         if request.messages is not None:
             tokens = self._without_oldest(
-                request, request.messages, lambda kept: cells(kept, pieces) <= room, patient
+                request, request.messages, lambda kept: cells(kept) <= room, patient
             )
         if len(tokens) <= room:
             return tokens

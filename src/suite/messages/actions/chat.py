@@ -17,6 +17,8 @@ PICTURE_PARTS = frozenset({"image", "image_url"})
 """The types of content parts that are pictures; what is neither is refused with `unsupported_content`."""
 DATA_URL = re.compile(r"data:[^,]*;base64,", re.IGNORECASE)
 """What a data URL with base64 begins with."""
+_SCHEME = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]*:")
+"""What makes something a URL, and no base64: of the web, of a file, or a data URL without base64."""
 
 
 def without_head(picture: str) -> str:
@@ -29,7 +31,8 @@ class PictureUrl(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A picture, as in OpenAI's API."""
 
     url: str
-    """A data URL with base64: ``data:image/png;base64,...``. Nothing is fetched from elsewhere."""
+    """A data URL with base64: ``data:image/png;base64,...``; or a URL of the web, whose host is listed in the
+    setting ``pictures.fetch_from``."""
     detail: str | None = None
     """Has no effect: a model sees all of a picture that it can."""
 
@@ -42,7 +45,7 @@ class ContentPart(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     capability ``vision``. Audio and files are refused."""
     data: str | None = None
     """The picture of a part of the type ``image``: a PNG, JPEG, GIF, WebP or BMP file in base64, or as a data
-    URL."""
+    URL; or where it is, as in ``image_url``."""
     attached: Annotated[str, Meta(pattern="^[0-9a-f]{64}$")] | None = None
     """Instead of ``data``: the SHA-256 of the picture's file, which is asked for at ``attachments``."""
     image_url: PictureUrl | str | None = None
@@ -72,6 +75,12 @@ class ContentPart(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
         else:
             sent = self.image_url.url if isinstance(self.image_url, PictureUrl) else self.image_url
         return sent and without_head(sent)
+
+    @property
+    def url(self) -> str | None:
+        """The URL of a picture that would have to be fetched; None: it is sent, or there is none."""
+        picture = self.picture if self.attached is None else None
+        return picture if picture is not None and _SCHEME.match(picture) else None
 
     @property
     def plain(self) -> str | None:

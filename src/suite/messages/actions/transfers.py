@@ -13,7 +13,7 @@ PushState: TypeAlias = Literal["copied", "present", "failed"]
 
 
 class PushModelRequest(Request, frozen=True, kw_only=True):
-    """Copy the files of a model to nodes that have not got them.
+    """Copy the files of a model, and its projector, to nodes that have not got them.
 
     They come from `node` or, if that is null, from one that has them. What was cut goes on where it was when
     the same is asked for again.
@@ -31,7 +31,7 @@ class PushedModel(msgspec.Struct, frozen=True, kw_only=True):
 
     node: str
     state: PushState
-    """`present`: it had a file with this content already, under whatever name."""
+    """`present`: it had a file with this content already, under whatever name, and needs no projector."""
     model_id: str | None = None
     """The id that it has there; null if it failed, or if the node has not seen its file yet."""
     path: str | None = None
@@ -39,6 +39,7 @@ class PushedModel(msgspec.Struct, frozen=True, kw_only=True):
     code: str | None = None
     """Why it failed, as errors have it."""
     message: str | None = None
+    """What went wrong. With `present`: why the model reads no pictures there, although it does here."""
 
 
 class PushModelReply(Reply, frozen=True, kw_only=True):
@@ -46,8 +47,8 @@ class PushModelReply(Reply, frozen=True, kw_only=True):
 
     model_id: str
     bytes: int
-    """The size of all files."""
+    """The size of all files, with that of the projector."""
     sha256: str
-    """The digest of their content, which each copy was checked to have; of split ones, of all parts."""
+    """The digest of the model, which each copy was checked to have; of split ones, of all parts."""
     nodes: tuple[PushedModel, ...]
     """What became of it on each node, in the order of their names."""

@@ -266,6 +266,7 @@ def offered_of(told: OfferedModel) -> Offered:
         footprint=footprint_of(told.memory),
         settings=told.settings,
         adapters=frozenset(told.adapters),
+        reads_pictures=told.reads_pictures,
     )
 
 

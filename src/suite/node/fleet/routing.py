@@ -34,6 +34,8 @@ from suite.errors import (
 from suite.identity import NewId
 from suite.log import Log
 from suite.messages.actions.base import Query
+from suite.messages.actions.generation import GenerateTextRequest
+from suite.messages.actions.transfers import PushModelRequest
 from suite.messages.presence import Forwarded, GetArrivals, KnownArrivals
 from suite.messages.signals import Heartbeat
 from suite.messages.subjects import Subjects
@@ -352,6 +354,7 @@ class Routing:
             conversation_node=holder,
             continues=getattr(request, "continue_", False),
             excluded=excluded | self._without(model_id, self._needed_names(request)),
+            needs_projector=_needs_projector(request),
         )
         views = self.views()
         if (version := self._names.version(asked)) is not None:
@@ -563,3 +566,10 @@ class Routing:
         is_other = bool(arrival.sha256 and digest) and digest != arrival.sha256
         is_elsewhere = bool(is_gone and arrival.instance_id) and not self._is_still_best(request)
         return is_elsewhere or is_other
+
+
+def _needs_projector(request: msgspec.Struct) -> bool:
+    """Whether a request brings pictures, or is about all files of a model."""
+    if isinstance(request, GenerateTextRequest):
+        return any(each.has_pictures for each in request.messages or ())
+    return isinstance(request, PushModelRequest)

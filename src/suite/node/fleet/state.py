@@ -161,6 +161,7 @@ class OwnState:
             aliases=tuple(model.settings.aliases),
             settings=model.settings_key,
             adapters=names_of(model, adapters, self._catalogue.variants),
+            reads_pictures=model.projector is not None,
         )
 
     def _needs_far_off(self) -> dict[str, dict[str, int]]:

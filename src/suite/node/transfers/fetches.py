@@ -7,7 +7,7 @@ import logging
 from collections.abc import Callable, Coroutine, Sequence
 from functools import partial
 from io import BufferedWriter
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, Final, TypeAlias
 
 import anyio
@@ -19,7 +19,9 @@ import msgspec
 from suite.bus.bucket import Bucket
 from suite.bus.connection import Connection, Message
 from suite.catalogue import Catalogue, Model
+from suite.catalogue.projectors import name_beside
 from suite.catalogue.stores import is_of_a_store
+from suite.engine.pictures.availability import why_missing
 from suite.errors import (
     DiskFull,
     FileNameTaken,
@@ -42,6 +44,7 @@ from suite.messages.transfers import (
     GetPart,
     PartAnswer,
     PartRefused,
+    TransferFile,
 )
 from suite.node.transfers.parts import PART_BYTES
 from suite.node.transfers.pushes import failed
@@ -123,15 +126,30 @@ class Fetches:
             raise Overloaded(f"{self._node} fetches a model and {MOST_WAITING} wait: try again later")
         async with self._turn:
             if (known := await self._known(request)) is not None:
-                return PushedModel(
-                    node=self._node, state="present", model_id=known.model_id, path=str(known.path)
-                )
+                return await self._with_projector(known, request, news)
             await self._check_id(request)
-            path = await self._bring(request, news)
+            directory = await anyio.to_thread.run_sync(_own_directory, list(self._catalogue.directories))
+            projector = () if request.projector is None else (request.projector,)
+            path = await self._bring(request, (*request.files, *projector), directory, news)
             logger.info("%s was fetched from %s: %s", request.model_id, request.source, path)
             return PushedModel(
                 node=self._node, state="copied", model_id=await self._id_of(path), path=str(path)
             )
+
+    async def _with_projector(self, known: Model, request: FetchModel, news: _News) -> PushedModel:
+        """Bring the projector of a model that is here without one, unless its settings say what it has."""
+        there = PushedModel(node=self._node, state="present", model_id=known.model_id, path=str(known.path))
+        projector = request.projector
+        if projector is None or known.projector is not None or known.settings.projector is not None:
+            return there
+        if why := why_missing() or _of_another_program(known):
+            return msgspec.structs.replace(there, message=f"it reads no pictures there: {why}")
+        name = name_beside(known.path.name, PurePosixPath(projector.path).name)
+        file = msgspec.structs.replace(projector, path=name)
+        path = await self._bring(request, (file,), known.path.parent, news)
+        logger.info("the projector of %s was fetched from %s: %s", known.model_id, request.source, path)
+        await self._sees(known.model_id)
+        return msgspec.structs.replace(there, state="copied")
 
     async def _known(self, request: FetchModel) -> Model | None:
         """The model here that has this content, under whatever name."""
@@ -170,10 +188,13 @@ class Fetches:
             return False
         return False
 
-    async def _bring(self, request: FetchModel, news: _News) -> Path:
-        directory = await anyio.to_thread.run_sync(_own_directory, list(self._catalogue.directories))
-        files = [HubFile(path=each.path, bytes=each.bytes, sha256=each.sha256) for each in request.files]
-        origin = _Origin(files, partial(self._part, request))
+    async def _bring(
+        self, request: FetchModel, wanted: Sequence[TransferFile], directory: Path, news: _News
+    ) -> Path:
+        """Bring files, the last ones of those that are offered, and return where the first of them is."""
+        files = [HubFile(path=each.path, bytes=each.bytes, sha256=each.sha256) for each in wanted]
+        offered = len(request.files) + (request.projector is not None)
+        origin = _Origin(files, partial(self._part, request), first=offered - len(files))
         bring = partial(
             download,
             origin,
@@ -205,6 +226,15 @@ class Fetches:
                 return data
         raise Unavailable("a part has gone from the object store again and again: push the model again")
 
+    async def _sees(self, model_id: str) -> None:
+        """Wait until the catalogue has seen the projector of a model."""
+        with anyio.move_on_after(SEEN_SECONDS):
+            while True:
+                model = self._catalogue.models.get(model_id)
+                if model is None or model.projector is not None:
+                    return
+                await anyio.sleep(SEEN_PAUSE_SECONDS)
+
     async def _id_of(self, path: Path) -> str | None:
         """The id that a new file has, as soon as the catalogue has seen it."""
         with anyio.move_on_after(SEEN_SECONDS):
@@ -219,9 +249,11 @@ class Fetches:
 class _Origin:
     """The other node, as `download` asks it from a thread."""
 
-    def __init__(self, files: Sequence[HubFile], part: GetBytes) -> None:
+    def __init__(self, files: Sequence[HubFile], part: GetBytes, *, first: int) -> None:
+        """``first`` is the number that the first of the files has there."""
         self._files = files
         self._part = part
+        self._first = first
 
     def append(self, file: HubFile, part: BufferedWriter) -> None:
         """Append what a file does not have yet, beginning with a part that it has not got whole."""
@@ -229,7 +261,8 @@ class _Origin:
         part.seek(start)
         part.truncate()
         for offset in range(start, file.bytes, PART_BYTES):
-            part.write(anyio.from_thread.run(self._part, self._files.index(file), offset))
+            number = self._first + self._files.index(file)
+            part.write(anyio.from_thread.run(self._part, number, offset))
 
 
 class _News:
@@ -267,6 +300,14 @@ class _News:
 
 def _size(model: Model) -> int:
     return sum(part.size for part in model.file.signature.parts)
+
+
+def _of_another_program(model: Model) -> str:
+    """Why nothing is put beside a model, and what to do; empty if it is in a folder of our own."""
+    source = model.file.entry.source
+    if source == "directory":
+        return ""
+    return f"its folder is that of {source}; copy the projector there, and set projector to its path"
 
 
 def _own_directory(directories: Sequence[Path]) -> Path:

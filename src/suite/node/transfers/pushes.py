@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections.abc import Awaitable, Callable, Iterable
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Final, NamedTuple, TypeAlias
 
 import anyio
@@ -16,6 +16,7 @@ import msgspec
 from suite.bus.bucket import Bucket
 from suite.bus.connection import Connection, Message
 from suite.catalogue import Catalogue, Model
+from suite.catalogue.projectors import name_beside
 from suite.errors import Cancelled, ModelFileGone, NodeLost, NoService, SuiteError
 from suite.identity import NewId
 from suite.messages.actions.transfers import PushedModel
@@ -54,11 +55,13 @@ class Content(NamedTuple):
     files: tuple[TransferFile, ...]
     sha256: str
     """The digest of all files, one after the other."""
+    projector: TransferFile | None
+    """That by which it reads pictures; None: it reads none."""
 
     @property
     def bytes(self) -> int:
-        """The size of all files."""
-        return sum(file.bytes for file in self.files)
+        """The size of all that is copied."""
+        return sum(file.bytes for file in self.files) + (self.projector.bytes if self.projector else 0)
 
 
 class Pushes:
@@ -95,33 +98,43 @@ class Pushes:
         """
         paths = model.file.parts
         digest = await self._catalogue.digest(model.model_id)
-        digests = [digest] if len(paths) == 1 else [await _digest(path) for path in paths]
+        digests = [digest] if len(paths) == 1 else [(await _read(path)).sha256 for path in paths]
         named = zip(
             names_elsewhere(model, self._catalogue.directories),
             model.file.signature.parts,
             digests,
             strict=True,
         )
-        files = (TransferFile(path=name, bytes=part.size, sha256=sha256) for name, part, sha256 in named)
-        return Content(tuple(files), digest)
+        files = tuple(TransferFile(path=name, bytes=part.size, sha256=sha256) for name, part, sha256 in named)
+        return Content(files, digest, await self._projector(model, PurePosixPath(files[0].path)))
+
+    async def _projector(self, model: Model, path: PurePosixPath) -> TransferFile | None:
+        """The projector of a model whose first file goes to this path; it goes to the same folder."""
+        if model.projector is None:
+            return None
+        own = model.projector.path
+        read = await _read(own)
+        name = name_beside(path.name, own.name)
+        return TransferFile(path=str(path.with_name(name)), bytes=read.bytes, sha256=read.sha256)
 
     async def push(
         self, model: Model, content: Content, nodes: Iterable[str], tell: Tell
     ) -> list[PushedModel]:
         """Have nodes fetch a model, and return what became of it on each. `tell` is called with news."""
         nodes = sorted(set(nodes))
-        parts = Parts(model.file.parts, nodes, self._bucket)
+        parts = Parts(_paths(model), nodes, self._bucket)
         request = FetchModel(
             transfer_id=self._new_id(),
             source=self._node,
             model_id=model.model_id,
             sha256=content.sha256,
             files=content.files,
+            projector=content.projector,
         )
         outcomes: dict[str, PushedModel] = {}
 
         async def have_fetched(node: str) -> None:
-            outcomes[node] = await self._push_to(node, request, parts, tell)
+            outcomes[node] = await self._push_to(node, request, content.bytes, parts, tell)
 
         self._running[request.transfer_id] = parts
         try:
@@ -134,9 +147,11 @@ class Pushes:
                 await self._clean(parts)
         return [outcomes[node] for node in nodes]
 
-    async def _push_to(self, node: str, request: FetchModel, parts: Parts, tell: Tell) -> PushedModel:
+    async def _push_to(
+        self, node: str, request: FetchModel, total: int, parts: Parts, tell: Tell
+    ) -> PushedModel:
         try:
-            outcome = await self._hear(node, request, tell)
+            outcome = await self._hear(node, request, total, tell)
             await parts.end(node)
         except NoService:
             return failed(node, NodeLost(f"{node} takes no models: it has gone, or is of an older version"))
@@ -144,8 +159,7 @@ class Pushes:
             return failed(node, error)
         return outcome
 
-    async def _hear(self, node: str, request: FetchModel, tell: Tell) -> PushedModel:
-        total = sum(file.bytes for file in request.files)
+    async def _hear(self, node: str, request: FetchModel, total: int, tell: Tell) -> PushedModel:
         async with self._connection.request_many(
             self._subjects.node(node, "fetch"), _encode(request), idle_timeout=SILENCE_SECONDS
         ) as answers:
@@ -195,12 +209,25 @@ def failed(node: str, error: SuiteError) -> PushedModel:
     return PushedModel(node=node, state="failed", code=error.code, message=error.message)
 
 
-async def _digest(path: Path) -> str:
-    """The SHA-256 of a part of a split model. Raises ModelFileGone."""
+def _paths(model: Model) -> tuple[Path, ...]:
+    """All that is copied of a model."""
+    return (*model.file.parts, *((model.projector.path,) if model.projector is not None else ()))
 
-    def read() -> str:
+
+class _Read(NamedTuple):
+    """What was read of a file."""
+
+    bytes: int
+    sha256: str
+
+
+async def _read(path: Path) -> _Read:
+    """The size and the digest of a part of a split model, or of a projector. Raises ModelFileGone."""
+
+    def read() -> _Read:
         with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+            return _Read(file.tell(), digest)
 
     try:
         return await anyio.to_thread.run_sync(read, abandon_on_cancel=True)
