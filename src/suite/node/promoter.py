@@ -42,6 +42,8 @@ logger = logging.getLogger("suite.promotions")
 LOOK_SECONDS: Final = 1.0
 LOAD_SECONDS: Final = 600.0
 """How long a load may take before it is asked for again."""
+TURN_WAIT_MS: Final = 60_000
+"""How long a load waits for the turns of models that are in use; then it is looked again where to load."""
 
 
 class Promoter:
@@ -166,12 +168,12 @@ class Promoter:
             self._node.aliases.waits[promotion.id] = f"a node that takes {version.name}"
             return
         serving = self._node.versions.loaded_id(promotion.old)
-        leaving = () if is_there else _leaving(view, version, serving)
-        if leaving is None:
+        leaving, wait_ms = () if is_there else _leaving(view, version, serving), 0
+        if leaving is None:  # what is used all the time has to leave after its turn, as for other requests
             self._node.aliases.waits[promotion.id] = f"memory on {view.node} that is in use"
-            return
+            leaving, wait_ms = tuple(each for each in view.hosted if each != serving), TURN_WAIT_MS
         request = LoadModelRequest(
-            model_id=version.name, load_wait_ms=0, purpose="promotion", only_evicting=leaving
+            model_id=version.name, load_wait_ms=wait_ms, purpose="promotion", only_evicting=leaving
         )
         try:
             await self._node.fleet.ask(view.node, "load_model", request, LoadModelReply, seconds=LOAD_SECONDS)
