@@ -79,6 +79,7 @@ BAD: dict[str, tuple[Answer, str]] = {
     "not HTTP": (b"SSH-2.0-OpenSSH_9.6\r\n", "that is no HTTP"),
     "a head without end": (b"HTTP/1.1 200 OK\r\na: " + b"x" * (MOST_HEAD_BYTES + 1), "its head has more"),
     "hints without end": (head(103) * 5000, "its head has more"),
+    "trailers without end": (chunked(b"x" * 9)[:-2] + b"a: b\r\n" * 20_000, "besides its body has more"),
     "packed": (found(b"x", "content-encoding: gzip"), "sent the picture compressed"),
     "another protocol": (head(101, "upgrade: websocket", "connection: upgrade"), "that is no HTTP"),
     "two lengths": (head(200, "content-length: 1", "content-length: 2") + b"xx", "that is no HTTP"),

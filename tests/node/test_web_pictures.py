@@ -72,6 +72,17 @@ async def test_what_was_fetched_is_there_until_all_have_read_it_or_have_ended(tm
         assert await node.fetched("fourth", asking()) == (asking(), None)
 
 
+async def test_who_has_read_a_picture_and_ended_does_not_count_for_who_comes_later(tmp_path: Path) -> None:
+    async with pictures(tmp_path, 10 * MOST_BYTES) as (node, site, connection):
+        _, first = await node.fetched("first", asking(site.url("/dog")))
+        _, second = await node.fetched("second", asking(site.url("/dog")))
+        assert await read(connection, first) == [DOG]
+        node.let_go("first")
+        _, third = await node.fetched("third", asking(site.url("/dog")))
+        assert await read(connection, second) == [DOG]
+        assert await read(connection, third) == [DOG]
+
+
 async def test_without_room_for_the_largest_nothing_more_is_fetched(tmp_path: Path) -> None:
     async with pictures(tmp_path, MOST_BYTES + len(CAT)) as (node, site, connection):
         with pytest.raises(PictureUnreachable):

@@ -21,7 +21,7 @@ from suite.gateway.dashboard.history import EventsPage, EventsWanted, events_pag
 from suite.gateway.dashboard.live import EventForm
 from suite.gateway.dashboard.names import ModelWanted, model_meant
 from suite.gateway.dashboard.replay import ReplayForm, read_replay, replay
-from suite.gateway.dashboard.traces import TraceWanted, trace_found
+from suite.gateway.dashboard.traces import TraceFound, TraceWanted, trace_found
 from suite.gateway.errors import invalid
 from suite.gateway.gateway import Gateway
 from suite.gateway.generations import Put, StreamedAnswer, while_connected
@@ -73,8 +73,8 @@ DONE: Final[Mapping[str, float]] = {
 """The actions that change things for all. The page does not wait for loads and drains: it sees them."""
 
 PAGES_AT_ONCE: Final = 2
-"""So many pages of the log are read at once, others wait: many events are decoded for each, in the process
-that answers all clients."""
+"""So many pages of the log and traces are read at once, others wait: many events are decoded for each, in the
+process that answers all clients."""
 
 _read_fields = msgspec.json.Decoder(dict[str, Any]).decode
 
@@ -134,7 +134,11 @@ class _Dashboard:
 
     async def trace(self, request: Request) -> Response:
         """A trace."""
-        return await self._look_up(request, TraceWanted, trace_found)
+        return await self._look_up(request, TraceWanted, self._trace_of_log)
+
+    async def _trace_of_log(self, client: Client, wanted: TraceWanted) -> TraceFound:
+        async with self._reading:
+            return await trace_found(client, wanted)
 
     async def _look_up(
         self, request: Request, kind: type[W], look_up: Callable[[Client, W], Awaitable[msgspec.Struct]]

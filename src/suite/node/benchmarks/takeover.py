@@ -10,7 +10,7 @@ import logging
 from typing import Final
 
 from suite.domain.benchmark import UNKNOWN, Benchmark, evolve, move
-from suite.errors import SuiteError
+from suite.errors import SuiteError, UnknownOutcome
 from suite.log import Unreadable
 from suite.messages.events import BenchmarkMoved, BenchmarkStarted, NodeLost
 from suite.node.aggregate import settle
@@ -75,15 +75,19 @@ class Takeover:
         def decide(state: Benchmark) -> BenchmarkMoved | None:
             return move(state, lost, node=node.name, settings_key=settings_key)
 
-        seq = await settle(
-            node.log,
-            aggregate,
-            f"the benchmark {benchmark_id}",
-            UNKNOWN,
-            evolve=evolve,
-            decide=decide,
-            correlation_id=benchmark_id,
-        )
+        try:
+            seq = await settle(
+                node.log,
+                aggregate,
+                f"the benchmark {benchmark_id}",
+                UNKNOWN,
+                evolve=evolve,
+                decide=decide,
+                correlation_id=benchmark_id,
+            )
+        except UnknownOutcome:
+            node.benchmarks.add(benchmark_id)  # one that the log does not give to this node is passed over
+            raise
         if seq is not None:
             logger.info("the benchmark %s goes on here, as node %s is lost", benchmark_id, lost)
             node.benchmarks.add(benchmark_id)

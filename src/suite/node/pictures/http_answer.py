@@ -13,7 +13,8 @@ from typing import Final
 from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
 
 MOST_HEAD_BYTES: Final = 64 << 10
-"""The most that an answer may have before its body."""
+"""The most that an answer may have before its body. With all that comes between the chunks of the body and
+after them, it may have as many bytes more as the body has."""
 
 _OK: Final = 200
 _SAYING_LENGTH: Final = frozenset({b"content-length", b"transfer-encoding"})
@@ -29,7 +30,7 @@ class HttpAnswer:
         self.body = bytearray()
         self.is_whole = False
         self._headers: dict[bytes, bytes] = {}
-        self._head_bytes = 0
+        self._bytes = 0
         self._parser = HttpResponseParser(self)
 
     def header(self, name: str) -> str:
@@ -44,14 +45,16 @@ class HttpAnswer:
 
     def feed(self, data: bytes) -> None:
         """Take what has come. Raises ValueError for what no web server sends."""
-        self._head_bytes += 0 if self.status else len(data)
+        self._bytes += len(data)
         try:
             self._parser.feed_data(data)
         except (HttpParserError, HttpParserUpgrade):
             if not self.is_whole:  # what follows the end is of no use
                 raise ValueError("that is no HTTP") from None
-        if not self.status and self._head_bytes > MOST_HEAD_BYTES:
-            raise ValueError(f"its head has more than {MOST_HEAD_BYTES} bytes")
+        besides = self._bytes - len(self.body)
+        if not self.is_whole and besides > MOST_HEAD_BYTES + len(self.body):
+            what = "what it has besides its body" if self.status else "its head"
+            raise ValueError(f"{what} has more than {MOST_HEAD_BYTES} bytes")
 
     def end(self) -> None:
         """Take notice that nothing more comes. Raises ValueError if something is missing."""

@@ -51,7 +51,7 @@ class _Held:
         self.generations: set[str] = set()
         """Those that it is held for."""
         self.reads = 0
-        """How many have read it to its end."""
+        """How many of these have read it to its end, at most."""
 
 
 class WebPictures:
@@ -126,7 +126,9 @@ class WebPictures:
     def let_go(self, generation_id: str) -> None:
         """Hold nothing for a generation any more."""
         for digest, held in list(self._held.items()):
-            held.generations.discard(generation_id)
+            if generation_id in held.generations:
+                held.generations.discard(generation_id)
+                held.reads = max(0, held.reads - 1)  # its own does not count for those who come later
             if not held.generations:
                 self._drop(digest)
 
