@@ -13,7 +13,7 @@ from suite.messages.actions.drain import DrainNodeReply, DrainNodeRequest, Moved
 from suite.messages.events import Generated
 from suite.messages.signals import Draining
 from support.fleet import fleet
-from support.models import tiny_model
+from support.models import slow_model, tiny_model
 from support.service import facts, history
 
 
@@ -40,7 +40,7 @@ async def test_a_drained_node_gets_no_new_work_and_others_have_its_models(tmp_pa
         tiny_model(directory / "red.gguf")
         tiny_model(directory / "cold.gguf", seed=1)
         tiny_model(directory / "pinned.gguf", seed=3)
-    tiny_model(models["box1"] / "own.gguf", seed=2)
+    slow_model(models["box1"] / "own.gguf")
     async with fleet(models, tmp_path) as found:
         client, box1 = found.client, found.client.on_node("box1")
         for model_id in ("red", "own"):

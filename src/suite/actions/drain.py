@@ -65,6 +65,8 @@ async def _left(node: Node, seconds: float) -> str:
         return f"{left}: {node.drain.loading} is being loaded elsewhere; the drain goes on"
     why = {each.model_id: f", {each.problem}" for each in node.drain.moved if each.problem is not None}
     counts = Counter(each.model_id for each in await node.generations.running(None))
+    if not counts:  # the last one has ended in this moment
+        return f"{left}; the drain goes on"
     serves = "; ".join(
         f"{id} ({counted(count, 'generation')}{why.get(id, '')})" for id, count in counts.items()
     )

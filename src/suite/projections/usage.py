@@ -208,8 +208,8 @@ async def answered(db: aiosqlite.Connection, model_id: str, version: int, *, sin
 
     Those that failed or were ended do not count.
     """
-    badly = "'cancelled', 'client_gone', 'failed'"
-    ended_well = f"at >= ?3 AND is_request AND (outcome IS NULL OR outcome NOT IN ({badly}))"
+    badly = requests.FAILED + requests.CANCELLED
+    ended_well = f"at >= ?3 AND is_request AND (outcome IS NULL OR outcome NOT IN {badly})"
     ((count,),) = await db.execute_fetchall(
         "SELECT (SELECT count(*) FROM usage INDEXED BY usage_by_version "
         f"WHERE model_id = ?1 AND version = ?2 AND variant IS NULL AND {ended_well}) + "
