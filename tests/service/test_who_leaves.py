@@ -24,7 +24,7 @@ from suite.messages.events import (
     InstanceUnloaded,
     PromotionStopped,
 )
-from suite.messages.promotion import Gates
+from suite.messages.promotion import Gates, ScoreGate
 from suite.prediction.replay.decisions import DecidedAgain, decide_again
 from support.command import Command
 from support.models import tiny_model
@@ -174,7 +174,8 @@ async def test_what_serves_stays_until_another_version_is_promoted(tmp_path: Pat
         assert {each.model_id: each.standing for each in decision.candidates}["a"] == "serving"
         await client.take_back_alias("chat")
 
-        await client.promote_alias("chat", "b", gates=Gates(evaluations=1))
+        gates = Gates(evaluations=1, confidence=0.5, trust=ScoreGate(at_least=0.5))
+        await client.promote_alias("chat", "b", gates=gates)
         await client.pin_model("c")
         await client.load_model("c")
         with pytest.raises(NotEnoughMemory, match=r"d@1 does not fit: with a, .* and c, which may not leave"):
