@@ -174,8 +174,8 @@ async def test_what_serves_stays_until_another_version_is_promoted(tmp_path: Pat
         assert {each.model_id: each.standing for each in decision.candidates}["a"] == "serving"
         await client.take_back_alias("chat")
 
-        mean_of_one = Gates(evaluations=1, confidence=0.5, trust=ScoreGate(at_least=0.5))
-        await client.promote_alias("chat", "b", gates=mean_of_one)
+        gates = Gates(evaluations=1, confidence=0.5, trust=ScoreGate(at_least=0.5))
+        await client.promote_alias("chat", "b", gates=gates)
         await client.pin_model("c")
         await client.load_model("c")
         with pytest.raises(NotEnoughMemory, match=r"d@1 does not fit: with a, .* and c, which may not leave"):
