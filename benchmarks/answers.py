@@ -255,7 +255,9 @@ async def _events(url: str, body: Mapping[str, object]) -> AsyncGenerator[bytes,
         head = f"POST {parts.path} HTTP/1.1\r\nHost: {parts.netloc}\r\nContent-Type: application/json\r\n"
         writer.write(f"{head}Content-Length: {len(content)}\r\n\r\n".encode() + content)
         status = await reader.readline()
-        assert b" 200 " in status, status + await reader.read(1000)
+        if b" 200 " not in status:
+            head = await reader.readuntil(b"\r\n\r\n")
+            raise AssertionError(status + head + await reader.read(1000))
         while (await reader.readline()).strip():
             pass
         rest = b""
