@@ -340,7 +340,7 @@ if WRITES_SCREENS:
         box1, box2 = place.fleet.client.on_node("box1"), place.fleet.client.on_node("box2")
         for client, model in ((box1, chosen), (box1, evicting), (box2, chosen)):
             place.portal.call(client.load_model, model)
-        story = partial(box2.generate_text, chosen, "Once upon a time", max_tokens=300)
+        story = partial(box2.generate_text, chosen, "Once upon a time", max_tokens=1500)
         with ExitStack() as stack:
             for _ in range(2):
                 stack.callback(place.portal.start_task_soon(story).cancel)
@@ -348,6 +348,7 @@ if WRITES_SCREENS:
                 with place.browser.page(place.url, key=place.admin, theme=theme, size=(1280, 900)) as page:
                     page.wait(f'.owners:has-text("{evicting}")')
                     page.wait(".generations .badge.busy")
+                    page.wait('h2:has-text("Models") + .muted:has-text(" of ")')
                     page.screenshot(SCREENS / f"now-{theme}.png")
         with place.browser.page(f"{place.url}#/why?model={evicting}", key=place.admin) as page:
             page.click('.happened a:has-text("began to load")')
