@@ -256,8 +256,8 @@ async def _events(url: str, body: Mapping[str, object]) -> AsyncGenerator[bytes,
         writer.write(f"{head}Content-Length: {len(content)}\r\n\r\n".encode() + content)
         status = await reader.readline()
         if b" 200 " not in status:
-            head = await reader.readuntil(b"\r\n\r\n")
-            raise AssertionError(status + head + await reader.read(1000))
+            headers = await reader.readuntil(b"\r\n\r\n")
+            raise AssertionError(status + headers + await reader.read(1000))
         while (await reader.readline()).strip():
             pass
         rest = b""
