@@ -9,7 +9,7 @@ from pathlib import Path
 
 from suite.bus.embedded import EmbeddedServer
 from suite.log import Log
-from suite.messages.events import InstanceLoadStarted, InstanceUnloaded
+from suite.messages.events import InstanceGrew, InstanceLoadStarted, InstanceUnloaded
 from suite.node.journal import Journal
 from suite.node.recovery import close_open_instances
 from support.journal import SUBJECTS, open_log, started
@@ -72,6 +72,21 @@ async def test_what_was_left_open_is_closed_whichever_start_gets_so_far(tmp_path
         await runs.load("a", "a-2")
         await runs.start()
         assert await runs.recover() == {"a-2"}
+
+
+async def test_growth_that_is_stored_after_the_end_does_not_open_an_instance_again(tmp_path: Path) -> None:
+    """On a disk that was full for a while, facts are stored in the order in which they get through."""
+    async with running(tmp_path) as runs:
+        await runs.load("a", "a-1")
+        ended = InstanceUnloaded(
+            node=NODE, model_id="a", instance_id="a-1", reason="requested", freed_bytes=0
+        )
+        await runs.log.append(ended)
+        await runs.log.append(InstanceGrew(node=NODE, model_id="a", instance_id="a-1", reserved_bytes=2))
+        before = await runs.log.last(SUBJECTS.aggregate("instance", NODE))
+        await runs.start()
+        await close_open_instances(runs.log, runs.journal, SUBJECTS, NODE)
+        assert await runs.log.last(SUBJECTS.aggregate("instance", NODE)) == before
 
 
 async def test_what_was_before_the_last_process_that_loaded_anything_is_not_read(tmp_path: Path) -> None:

@@ -35,7 +35,9 @@ async def close_open_instances(log: Log, journal: Journal, subjects: Subjects, n
     async for recorded in log.read(subjects.aggregate("instance", node), after=after):
         if isinstance(recorded.data, InstanceEvent) and recorded.id not in known:
             known.add(recorded.id)
-            newest[recorded.data.instance_id] = recorded.data
+            fact = newest.get(recorded.data.instance_id)
+            if fact is None or isinstance(fact, _OPEN):  # growth that is told late does not open it again
+                newest[recorded.data.instance_id] = recorded.data
     for fact in newest.values():
         if isinstance(fact, _OPEN):
             ended = InstanceUnloaded(
