@@ -6,7 +6,7 @@
 
 `encode` calls `sliced.may_go_on()` wherever it can be interrupted, and waits there while it is not its turn.
 So one of the two threads computes at any time, and with all cores: if both did, each would wait for cores of
-the other at every barrier of ggml (ADR 75).
+the other at every barrier of ggml (ADR 79).
 """
 
 from __future__ import annotations

@@ -137,12 +137,12 @@ class WebPictures:
         async with self._turn:
             with self._room():
                 data = await self._files.fetch(address)
-        digest = (await anyio.to_thread.run_sync(sha256, data)).hexdigest()
+                digest = (await anyio.to_thread.run_sync(sha256, data)).hexdigest()
+                if digest not in self._held:
+                    self._held[digest] = _Held(data)
+                    self._bytes += len(data)
+                self._held[digest].generations.add(generation_id)
         logger.debug("a picture of %d bytes came from %s", len(data), address.origin)
-        if digest not in self._held:
-            self._held[digest] = _Held(data)
-            self._bytes += len(data)
-        self._held[digest].generations.add(generation_id)
         return digest
 
     @contextmanager
