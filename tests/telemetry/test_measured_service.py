@@ -98,8 +98,11 @@ def measured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Measured]:
             with gateway_of(data_dir, *gateway_options) as gateway:
                 _use(gateway, secret)
                 evicted = 'suite_unloads_total{gen_ai_request_model="a",suite_reason="evicted"} 1.0'
-                _until(lambda: _scrape(port), "suite_engine_step_sequences_count")  # told once a second
+                for told_late in ("suite_engine_step_sequences_count", "suite_instance_estimate_error"):
+                    _until(lambda: _scrape(port), told_late)
                 before = _until(lambda: _scrape(port), re.escape(evicted))
+                # What is told of a running model has to be sent while it runs.
+                _until(lambda: "\n".join(receiver.metrics.get("node", ())), "suite.instance.estimate.error")
                 anyio.run(_crash, data_dir)
                 after = _until(
                     lambda: _scrape(port), r'suite_crashes_total{[^}]*suite_reason="unknown"} 1\.0'
