@@ -43,6 +43,15 @@ def process_memory(pid: int, proc: Path = _PROC) -> ProcessMemory:
     return ProcessMemory(anonymous_bytes=anonymous, file_bytes=files, peak_bytes=peak)
 
 
+def give_back_memory() -> None:
+    """Give the system back what this process has freed, where the C library can: glibc keeps most of it."""
+    import ctypes  # only the processes of models need it
+
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(ctypes.c_size_t(0))
+
+
 def _descendants(pid: int, proc: Path) -> Iterator[int]:
     """The processes that a process has started, and theirs; none where the kernel does not say."""
     for children in proc.glob(f"{pid}/task/*/children"):

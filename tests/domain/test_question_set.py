@@ -28,6 +28,7 @@ GOOD = '{"prompt": "x", "contains": "y"}'
         ('{"prompt": "x", "expected": "y"}', "unknown field `expected`"),
         ('{"prompt": "x", "judge": "y", "ignore_case": true}', "no meaning with judge"),
         ('{"prompt": "x", "exact": "y", "max_tokens": 0}', "max_tokens"),
+        ('{"prompt": "x", "json_schema": %s}' % ('{"const":' * 300 + "1" + "}" * 300), "nested too deeply"),
     ],
 )
 def test_a_broken_line_is_named_and_the_others_count(line: str, problem: str) -> None:

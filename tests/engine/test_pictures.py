@@ -5,6 +5,8 @@ from __future__ import annotations
 import ctypes
 import math
 import random
+import subprocess
+import sys
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from copy import copy
 from datetime import UTC, datetime
@@ -554,6 +556,32 @@ def test_pictures_of_known_formats_are_read(format: str) -> None:
 def test_a_large_picture_is_made_smaller() -> None:
     image = read(picture((0, 0, 0), (3000, 1500)))
     assert (image.width, image.height) == (2048, 1024)
+
+
+READ_WITHIN = """
+import os, resource, sys
+from pathlib import Path
+from suite.engine.pictures.image import read
+from suite.process_memory import process_memory
+data = sys.stdin.buffer.read()
+import PIL.Image, PIL.ImageOps, PIL.PngImagePlugin  # before the limit
+pages = int(Path("/proc/self/statm").read_text().split()[0])
+limit = pages * resource.getpagesize() + int(sys.argv[1])
+resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+before = process_memory(os.getpid()).anonymous_bytes
+assert read(data).width == 2048
+after = process_memory(os.getpid()).anonymous_bytes
+assert after - before < 32 << 20, (before, after)
+"""
+"""Reads a picture with so much more memory than the process has, and keeps none of it."""
+
+
+@pytest.mark.parametrize(("color_type", "of_each"), [(2, 3), (6, 4)], ids=["RGB", "RGBA"])
+def test_a_large_picture_takes_memory_for_its_pixels_and_one_copy(color_type: int, of_each: int) -> None:
+    side = 4500
+    data = png(side, side, bytes((1 + of_each * side) * side), color_type=color_type)
+    limit = 2 * 4 * side * side + (64 << 20)
+    subprocess.run([sys.executable, "-c", READ_WITHIN, str(limit)], input=data, check=True, timeout=60)
 
 
 @pytest.mark.parametrize(

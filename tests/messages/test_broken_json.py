@@ -8,6 +8,7 @@ import pytest
 from suite.bus.decoding import parse
 from suite.errors import InvalidJson, InvalidRequest
 from suite.messages.broken_json import refusal
+from suite.messages.nesting import MOST_LEVELS
 
 BROKEN = {
     b'{"a": [1, {"b": NaN}]}': "(field 'a[1].b' is NaN or infinite): JSON has no NaN",
@@ -22,6 +23,8 @@ BROKEN = {
     b" \n": "it is empty",
     b"[" * 200_000: "nested too deeply",
     b'{"a": NaN}' + b" " * (1 << 20): "line 1, column 7",
+    b'{"a":' * 900 + b"NaN" + b"}" * 900: "is not JSON",
+    b'{"%s": [%sNaN]}' % (b"a" * 400_000, b"1," * 200_000): "is not JSON",  # no path of each value is made
 }
 HALVES = {
     b'{"messages": [{"content": "\\ud800"}]}': "field 'messages[0].content': half",
@@ -43,3 +46,12 @@ def test_a_broken_body_is_told_where_and_what_to_do(body: bytes) -> None:
         parse(body)
     if body.strip():
         assert refused.value.message == error.message
+
+
+def test_json_is_nested_no_deeper_than_all_who_read_it_can_follow() -> None:
+    whole = parse(b'{"a":' * MOST_LEVELS + b"1" + b"}" * MOST_LEVELS)
+    assert msgspec.json.decode(msgspec.json.encode(whole)) == whole
+    parse(b'{"a": "%s", "b": [%s{}]}' % (b"[" * 1000, b"[]," * 1000))
+    for deep in (b'{"a":%s}' % (b"[" * MOST_LEVELS + b"]" * MOST_LEVELS), b'{"a":' * 950 + b"1" + b"}" * 950):
+        with pytest.raises(InvalidJson, match="nested too deeply"):
+            parse(deep)

@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from itertools import count
 from pathlib import Path
 
+import anyio
 import msgspec
 import pytest
 
@@ -18,21 +19,23 @@ from suite.errors import InvalidPicture, Overloaded, PictureUnreachable
 from suite.messages.actions.generation import GenerateTextRequest
 from suite.messages.actor import FetchedPictures
 from suite.node.pictures.web_files import WebFiles
-from suite.node.pictures.web_pictures import WebPictures
+from suite.node.pictures.web_pictures import MOST_OF_HOST, WebPictures
+from suite.tasks import background
 from support.actors import SUBJECTS
 from support.nats import running_nats
-from support.web import Web, found, web
+from support.web import Web, found, head, web
 
 CAT, DOG = b"cat" * 400_000, b"dog"
+SLOW = (head(200, "content-length: 3"), 3600.0)
 
 
 @asynccontextmanager
 async def pictures(directory: Path, held_bytes: int) -> AsyncIterator[tuple[WebPictures, Web, Connection]]:
     async with (
-        web({"/cat": found(CAT), "/again": found(CAT), "/dog": found(DOG)}) as site,
+        web({"/cat": found(CAT), "/again": found(CAT), "/dog": found(DOG), "/slow": SLOW}) as site,
         running_nats(directory) as (_, connection),
     ):
-        files = WebFiles(WebHosts.of([f"127.0.0.1:{site.port}"]))
+        files = WebFiles(WebHosts.of([f"127.0.0.1:{site.port}", f"localhost:{site.port}"]))
         node = WebPictures(connection, files, held_bytes=held_bytes)
         await node.listen()
         yield node, site, connection
@@ -94,3 +97,15 @@ async def test_without_room_for_the_largest_nothing_more_is_fetched(tmp_path: Pa
         node.let_go("first")
         await node.fetched("third", asking(site.url("/cat")))
         assert await read(connection, fetched) == [DOG]
+
+
+async def test_a_host_that_is_slow_keeps_no_pictures_of_others_waiting(tmp_path: Path) -> None:
+    async with pictures(tmp_path, 16 * MOST_BYTES) as (node, site, _), background() as tasks:
+        slow = asking(*(site.url(f"/slow?{number}") for number in range(16)))
+        tasks.start_soon(node.fetched, "slow", slow)
+        with anyio.fail_after(30):
+            while len(site.asked) < MOST_OF_HOST:
+                await anyio.sleep(0.01)
+            _, fetched = await node.fetched("quick", asking(site.url("/dog", host="localhost")))
+        assert fetched is not None
+        assert len(site.asked) == MOST_OF_HOST + 1

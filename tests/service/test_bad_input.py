@@ -238,6 +238,13 @@ REFUSED: dict[str, tuple[str, bytes, str, str]] = {
         "invalid_request",
         "drain_ms",
     ),
+    "more evaluations than there can be": (
+        "promote_alias",
+        b'{"alias": "a", "target": "tiny", "gates": {"trust": {"at_least": 0.5}, "evaluations": 1%s}}'
+        % (b"0" * 400),
+        "invalid_request",
+        "gates.evaluations",
+    ),
     "over the context": (
         "generate_text",
         msgspec.json.encode({**ASK, "prompt": "word " * 5000}),

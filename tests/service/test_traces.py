@@ -14,7 +14,10 @@ import anyio
 import pytest
 
 import suite
-from suite.client import Client
+from suite.bus.connection import Connection
+from suite.client import Client, traces
+from suite.client.access import find
+from suite.client.traces import find_trace
 from suite.errors import ActorCrashed
 from suite.messages.actions.traces import CONTENT, KeptSpan
 from suite.telemetry.span_store import SpanStore
@@ -148,6 +151,26 @@ async def test_a_trace_is_told_to_others_without_what_was_asked_and_answered(tra
     assert reply.seq in {each["seq"] for each in page["events"]}
     of_event = await anyio.to_thread.run_sync(traced.gateway.get, f"/ui/trace?id={reply.seq}")
     assert of_event.document["trace_id"] == trace_id
+
+
+async def test_of_a_trace_without_end_only_so_much_is_read_and_told(
+    traced: Traced, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    traceparent = f"00-{'c' * 32}-{'d' * 16}-01"
+    access = find(data_dir=traced.data_dir).access
+    async with suite.connect(data_dir=traced.data_dir) as client, Connection.open(access, name="x") as bus:
+        for _ in range(4):
+            used, headers = b'{"model_id": "tiny"}', {"traceparent": traceparent}
+            await bus.request("suite.action.record_usage", used, headers=headers, timeout=SECONDS)
+        whole = await find_trace(client, "c" * 32)
+        assert len(whole.events) >= 4 and not whole.warnings
+        monkeypatch.setattr(traces, "MOST_EVENTS", 2)
+        cut = await find_trace(client, "c" * 32)
+        assert cut.events == whole.events[:2]
+        assert f"behind event {cut.events[-1].seq}" in cut.warnings[-1]
+        monkeypatch.setattr(traces, "MOST_READ", 1)
+        near = whole.events[0].seq
+        assert len((await find_trace(client, "c" * 32, near=near, newest=1)).events) < 2
 
 
 def _is_whole(lines: str) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from datetime import timedelta
+from datetime import datetime
 
 from suite.bus.service import Call, action
 from suite.domain.aliases import Alias
@@ -82,14 +82,15 @@ def _unused(
     uses: Mapping[tuple[str, int | None], VersionUse],
     seconds: float,
 ) -> list[Version]:
-    since = node.now() - timedelta(seconds=seconds)
+    now = node.now()
+
+    def is_since(time: datetime) -> bool:
+        return (now - time).total_seconds() <= seconds
 
     def is_used(version: Version) -> bool:
         use = _use_of(node, version, uses)
-        is_young = version.time >= since
-        return (
-            is_young or (use is not None and use.last >= since) or bool(node.versions.standing_for(version))
-        )
+        was_used = is_since(version.time) or (use is not None and is_since(use.last))
+        return was_used or bool(node.versions.standing_for(version))
 
     return [each for each in versions if not is_used(each)]
 

@@ -16,6 +16,7 @@ from msgspec import inspect
 
 from suite.errors import InvalidRequest
 from suite.messages.broken_json import refusal
+from suite.messages.nesting import check_nesting
 
 WARNING_LIMIT = 16
 """A reply names at most this many unknown fields."""
@@ -35,7 +36,7 @@ _missing = re.compile(r"Object missing required field `(?P<name>.*)`").fullmatch
 def parse(body: bytes) -> dict[str, Any]:
     """Parse the JSON object in a body; an empty body means an empty object.
 
-    Raises InvalidJson, or InvalidRequest if the JSON is not an object.
+    Raises InvalidJson, also for one that is nested too deeply, or InvalidRequest if it is not an object.
     """
     if not body:
         return {}
@@ -43,6 +44,7 @@ def parse(body: bytes) -> dict[str, Any]:
         fields = _parse(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise refusal(body, error) from None
+    check_nesting(body)
     if not isinstance(fields, dict):
         raise InvalidRequest("the body is JSON but not an object: send one like {}")
     return fields

@@ -29,6 +29,10 @@ if TYPE_CHECKING:
 
 NEWEST_EVENTS: Final = 20_000
 """So many events are looked through for a trace of which no span says where its are."""
+MOST_EVENTS: Final = 2_000
+"""The most events of one trace. A client can have all that it ever asks for be one trace."""
+MOST_READ: Final = 100_000
+"""So many events are read for those of a trace: a few seconds of work."""
 LEAST_CHARACTERS: Final = 6
 """Of the beginning of a trace's id."""
 _OF_ANSWERS: Final = re.compile(r"^(chatcmpl-|cmpl-|resp_|msg_)")
@@ -95,7 +99,7 @@ async def find_trace(
                 near, trace_id = event.seq, _trace_of(event)
         if trace_id is not None and trace_id != id:  # other nodes may have spans that say no more than that
             kept = await _kept(client, trace_id)
-        events = [] if trace_id is None else await _events(client, trace_id, kept.spans, near, newest)
+        events, more = await _events(client, trace_id, kept.spans, near, newest)
     except TraceNotFound:
         raise
     except SuiteError as error:
@@ -105,7 +109,7 @@ async def find_trace(
         return Trace(kept.trace_id, kept.spans, kept.linked, (), (*kept.warnings, told))
     if trace_id is None or not (kept.spans or events):
         raise not_found(id, newest)
-    return Trace(trace_id, kept.spans, kept.linked, events, kept.warnings)
+    return Trace(trace_id, kept.spans, kept.linked, events, (*kept.warnings, *more))
 
 
 def not_found(id: str, newest: int) -> TraceNotFound:
@@ -153,9 +157,14 @@ def _trace_of(event: Recorded) -> str | None:
 
 
 async def _events(
-    client: Client, trace_id: str, spans: Sequence[KeptSpan], near: int | None, newest: int
-) -> list[Recorded]:
-    """The events of a trace: where its spans say that they are, else near one, else among the newest."""
+    client: Client, trace_id: str | None, spans: Sequence[KeptSpan], near: int | None, newest: int
+) -> tuple[list[Recorded], tuple[str, ...]]:
+    """The events of a trace: where its spans say that they are, else near one, else among the newest.
+
+    With a warning if there may be more of them.
+    """
+    if trace_id is None:
+        return [], ()
     numbers = [span.attributes["suite.event.seq"] for span in spans if "suite.event.seq" in span.attributes]
     until, end = _EVER, _LAST
     if numbers:
@@ -170,6 +179,8 @@ async def _events(
         async for event in events:
             if event.time > until or event.seq > end:
                 break
+            if len(found) == MOST_EVENTS or event.seq > after + max(MOST_READ, newest):
+                return found, (f"there may be more events of it behind event {event.seq - 1}",)
             if _trace_of(event) == trace_id:
                 found.append(event)
-    return found
+    return found, ()

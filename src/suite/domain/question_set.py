@@ -12,8 +12,9 @@ from typing import Final, NamedTuple
 import msgspec
 from msgspec.structs import replace
 
-from suite.errors import InvalidRequest, TooLarge, shortened
+from suite.errors import InvalidJson, InvalidRequest, TooLarge, shortened
 from suite.messages.benchmarks import SET_BYTES, SET_LINES, BrokenLine, NumberedQuestion, Question
+from suite.messages.nesting import check_nesting
 
 _WAYS: Final = ("exact", "contains", "pattern", "json_schema", "judge")
 _TOLD: Final = 100
@@ -85,17 +86,18 @@ def read_set(text: str) -> QuestionSet:
     for line, each in lines:
         try:
             questions.append(NumberedQuestion(line=line, question=_question(each)))
-        except InvalidRequest as error:
+        except (InvalidJson, InvalidRequest) as error:
             broken.append(_broken(line, error.message))
     return QuestionSet(tuple(questions), tuple(broken))
 
 
 def _question(line: str) -> Question:
-    """Read a line. Raises InvalidRequest."""
+    """Read a line. Raises InvalidRequest, and InvalidJson for one that is nested too deeply."""
     try:
         question = _decode(line)
     except (msgspec.DecodeError, RecursionError, ValueError) as error:
         raise InvalidRequest(str(error)) from None
+    check_nesting(line.encode())
     ways = list(_ways(question))
     if len(ways) != 1:
         given = f"it has {' and '.join(ways)}" if ways else "it has none"

@@ -24,6 +24,7 @@ from suite.gateway.privileges import privilege_of
 from suite.identity import Clock, NewId, Now
 from suite.messages.actions.base import Adapters
 from suite.messages.actions.status import ModelInfo
+from suite.messages.nesting import check_nesting
 from suite.telemetry.exposition import Exposition
 
 
@@ -97,6 +98,7 @@ class Gateway:
             asked = decode(body)
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
             raise invalid(body, error) from None
+        check_nesting(body)
         context = context_of(request.scope)
         model_id = await self.resolve(context.requester, asked.model)
         if model_id != asked.model:

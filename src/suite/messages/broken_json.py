@@ -6,13 +6,19 @@ import json
 import math
 import re
 from collections.abc import Iterator
-from typing import Any, Final
+from itertools import islice
+from typing import Any, Final, TypeAlias
 
 from suite.errors import InvalidJson, InvalidRequest, SuiteError
 
 _REMEDY: Final = "send one UTF-8 JSON object"
 _SEARCHED_BYTES: Final = 1 << 20
 """Larger bodies are not searched for what Python's parser takes and JSON has not."""
+_SEARCHED_VALUES: Final = 10_000
+"""So many values of a body are searched: a few hundredths of a second in which nobody else is answered."""
+_PATH_CHARACTERS: Final = 200
+_Found: TypeAlias = tuple[str, Any, str]
+"""A value: its name in an object, itself, and its path."""
 _place = re.compile(r"\(byte (\d+)\)").search
 _surrogate = re.compile("[\ud800-\udfff]").search
 
@@ -22,7 +28,7 @@ def refusal(body: bytes, error: Exception) -> SuiteError:
     document = _lenient(body)
     if (half := half_character(document)) is not None:
         return half
-    if (path := next(_not_numbers(document, ""), None)) is not None:
+    if (path := _not_number(document)) is not None:
         reason, remedy = f"{path} is NaN or infinite", "JSON has no NaN and no Infinity, leave the field out"
     else:
         reason, remedy = _told(body, error)
@@ -34,10 +40,20 @@ def half_character(fields: object) -> InvalidRequest | None:
 
     JavaScript has such halves when it cuts a text within a character.
     """
-    path = next(_half_characters(fields, ""), None)
-    if path is None:
-        return None
-    return InvalidRequest(f"field '{path}': half of a surrogate pair, which is no character: send whole ones")
+    for name, value, path in _searched(fields):
+        if _surrogate(name) or (isinstance(value, str) and _surrogate(value)):
+            return InvalidRequest(
+                f"field '{_shown(path)}': half of a surrogate pair, which is no character: send whole ones"
+            )
+    return None
+
+
+def _not_number(document: object) -> str | None:
+    """Where the first NaN or infinite number is; None if there is none."""
+    for _, value, path in _searched(document):
+        if isinstance(value, float) and not math.isfinite(value):
+            return f"field '{_shown(path)}'" if path else "it"
+    return None
 
 
 def _told(body: bytes, error: Exception) -> tuple[str, str]:
@@ -64,32 +80,33 @@ def _lenient(body: bytes) -> object:
         return None
 
 
-def _not_numbers(value: Any, path: str) -> Iterator[str]:
-    if isinstance(value, float) and not math.isfinite(value):
-        yield f"field '{_shown(path)}'" if path else "it"
-    for _, below, inner in _inside(value, path):
-        yield from _not_numbers(below, inner)
+def _searched(document: object) -> Iterator[_Found]:
+    """What is in a document, as it is read: each value before what is in it."""
+    return islice(_everything(document), _SEARCHED_VALUES)
 
 
-def _half_characters(value: Any, path: str) -> Iterator[str]:
-    if isinstance(value, str) and _surrogate(value):
-        yield _shown(path)
-    for name, below, inner in _inside(value, path):
-        if _surrogate(name):
-            yield _shown(inner)
-        yield from _half_characters(below, inner)
+def _everything(document: object) -> Iterator[_Found]:
+    within: list[Iterator[_Found]] = [iter([("", document, "")])]
+    while within:
+        if (found := next(within[-1], None)) is None:
+            within.pop()
+        else:
+            yield found
+            within.append(_inside(found[1], found[2]))
 
 
-def _inside(value: Any, path: str) -> Iterator[tuple[str, Any, str]]:
-    """What is in an object or a list: its name, itself, and its path."""
+def _inside(value: Any, path: str) -> Iterator[_Found]:
+    """What is in an object or a list."""
+    if len(path) > _PATH_CHARACTERS:
+        path = path[:_PATH_CHARACTERS]  # nobody reads more of it, and each of many values would get all of it
     match value:
         case dict():
             for name, below in value.items():
-                yield str(name), below, f"{path}{'.' if path else ''}{name}"
+                yield name, below, f"{path}{'.' if path else ''}{name}"
         case list() | tuple():
             for index, below in enumerate(value):
                 yield "", below, f"{path}[{index}]"
 
 
 def _shown(path: str) -> str:
-    return path[:200].encode(errors="replace").decode()
+    return path[:_PATH_CHARACTERS].encode(errors="replace").decode()

@@ -13,6 +13,8 @@ left would not promote it; `crash_loop`: it failed again and again, and is quara
 MetricName: TypeAlias = Literal["trust", "accuracy", "latency"]
 Verdict: TypeAlias = Literal["met", "open", "missed"]
 """`open`: the evaluations that there are do not tell yet."""
+_MOST = 1_000_000_000
+"""More than this can never be: such a promotion would wait for ever."""
 
 
 class ScoreGate(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
@@ -39,7 +41,7 @@ class Gates(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbi
     Bounds are compared with one-sided confidence bounds of the mean, not with the mean alone.
     """
 
-    evaluations: Annotated[int, Meta(ge=0)] | None = None
+    evaluations: Annotated[int, Meta(ge=0, le=_MOST)] | None = None
     """How many evaluations of the version there must be at least, for the bounds to be judged. Null: 10."""
     confidence: Annotated[float, Meta(ge=0.5, lt=1)] = 0.95
     """How sure each gate must be. 0.5: the mean alone counts."""
@@ -48,10 +50,10 @@ class Gates(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbi
     accuracy: ScoreGate | None = None
     latency: LatencyGate | None = None
     """Of ``avg_latency_ms``."""
-    canary_requests: Annotated[int, Meta(ge=1)] | None = None
+    canary_requests: Annotated[int, Meta(ge=1, le=_MOST)] | None = None
     """How many requests the version must have answered since it got its share of them, at least: also those
     that named it. Null: none need have come."""
-    canary_seconds: Annotated[float, Meta(gt=0)] | None = None
+    canary_seconds: Annotated[float, Meta(gt=0, le=_MOST)] | None = None
     """For how long it must have had its share, at least. Null: for no time."""
 
 

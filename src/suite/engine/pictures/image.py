@@ -9,17 +9,21 @@ from __future__ import annotations
 import io
 from typing import Final, NamedTuple
 
-from suite.errors import InvalidPicture, PictureTooLarge
+from suite.errors import InvalidPicture, PictureTooLarge, SuiteError
+from suite.process_memory import give_back_memory
 
 MOST_BYTES: Final = 20 << 20
 """The most that the file of a picture may have."""
 MOST_PIXELS: Final = 50_000_000
-"""The most pixels of a picture, as its header has them; in memory each takes three bytes."""
+"""The most pixels of a picture, as its header has them. While it is read, each takes four bytes, and eight
+where it is transparent or has a palette."""
 MOST_SIDE: Final = 2048
 """A picture with a longer side is made smaller: no projector sees more of it."""
 MOST_RATIO: Final = 200
 """How many times longer than the other a side may be: projectors cannot lay out a line of pixels."""
 FORMATS: Final = ("PNG", "JPEG", "GIF", "WEBP", "BMP")
+_RESIZABLE: Final = frozenset({"L", "LA", "RGB", "RGBA"})
+"""The modes of Pillow in which pixels can be averaged: palettes cannot."""
 _WHITE: Final = (255, 255, 255)
 
 
@@ -37,26 +41,35 @@ def read(data: bytes) -> Image:
 
     Raises PictureTooLarge and InvalidPicture.
     """
+    if len(data) > MOST_BYTES:
+        raise too_many_bytes(len(data))
+    found = _found(data)
+    give_back_memory()  # else the process would keep hundreds of megabytes after a large picture
+    if isinstance(found, SuiteError):
+        raise found
+    return found
+
+
+def _found(data: bytes) -> Image | SuiteError:
+    """The picture, or why there is none: an error that is raised would keep all pixels with its frames."""
     from PIL import Image as pillow
     from PIL import UnidentifiedImageError
 
-    if len(data) > MOST_BYTES:
-        raise too_many_bytes(len(data))
     try:
         pillow.MAX_IMAGE_PIXELS = None  # its own limit only warns, and twice of it is an error
         with pillow.open(io.BytesIO(data), formats=FORMATS) as opened:
             _check_size(*opened.size)
             return _image(opened)
-    except (PictureTooLarge, InvalidPicture):
-        raise
+    except (PictureTooLarge, InvalidPicture) as error:
+        return error.with_traceback(None)
     except MemoryError:
-        raise _too_many_pixels() from None
+        return _too_many_pixels()
     except UnidentifiedImageError:
-        raise InvalidPicture(
+        return InvalidPicture(
             f"the picture has no pixels, or no format that is known here: send one of {', '.join(FORMATS)}"
-        ) from None
+        )
     except Exception as error:  # Pillow raises whatever its many readers stumble over
-        raise InvalidPicture(f"the picture is damaged ({error or type(error).__name__})") from None
+        return InvalidPicture(f"the picture is damaged ({error or type(error).__name__})")
 
 
 def too_many_bytes(size: int) -> PictureTooLarge:
@@ -79,19 +92,25 @@ def _check_size(width: int, height: int) -> None:
 
 
 def _image(opened: object) -> Image:
-    """The pixels as a person sees them: turned as the camera was held, on white where it is transparent."""
+    """The pixels as a person sees them: turned as the camera was held, on white where it is transparent.
+
+    It is made smaller before all else: of the largest picture each copy would take 200 MB.
+    """
     from PIL import Image as pillow
     from PIL import ImageOps
 
     assert isinstance(opened, pillow.Image)
-    opened.draft("RGB", (MOST_SIDE, MOST_SIDE))  # a large JPEG is read smaller at once
-    picture = ImageOps.exif_transpose(opened)
+    picture: pillow.Image = opened
+    picture.draft("RGB", (MOST_SIDE, MOST_SIDE))  # a large JPEG is read smaller at once
+    if picture.mode not in _RESIZABLE or "transparency" in picture.info:
+        picture = picture.convert("RGBA" if picture.has_transparency_data else "RGB")
+    picture.thumbnail((MOST_SIDE, MOST_SIDE))
+    picture = ImageOps.exif_transpose(picture)
     if picture.has_transparency_data:
         drawn = picture.convert("RGBA")
         picture = pillow.new("RGB", drawn.size, _WHITE)
         picture.paste(drawn, mask=drawn)
     picture = picture.convert("RGB")
-    picture.thumbnail((MOST_SIDE, MOST_SIDE))
     return Image(*picture.size, picture.tobytes())
 
 

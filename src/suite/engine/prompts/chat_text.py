@@ -16,6 +16,7 @@ from suite.engine.prompts.call_form import CallForm, call_form
 from suite.engine.prompts.markers import Broken, Markers, unmarked
 from suite.engine.prompts.placed_pictures import Pictures
 from suite.engine.prompts.rendering import (
+    CPU_SECONDS,
     PATIENT_NICE,
     QUICK_SECONDS,
     ChatTooLong,
@@ -72,16 +73,19 @@ class ChatWriter:
         chat_template: str | None,
         *,
         confined: bool = False,
+        cpu_seconds: float = CPU_SECONDS,
     ) -> None:
         """`chat_template` replaces the model's own: the text of a template, or the path of a file.
 
-        `confined`: whether templates are rendered in processes without rights (`suite.confinement`).
+        `confined`: whether templates are rendered in processes without rights (`suite.confinement`). A chat
+        may take `cpu_seconds` of CPU time.
         """
         self._vocabulary = vocabulary
         self._now = now
         self._new_id = new_id
         self._configured = chat_template
         self._confined = confined
+        self._cpu_seconds = cpu_seconds
         self._renderers: dict[bool, Renderer] = {}
         """The patient one, and the one for quick chats."""
         self._lock = threading.Lock()
@@ -311,6 +315,7 @@ class ChatWriter:
             bos=self._vocabulary.bos,
             eos=self._vocabulary.eos,
             now=self._now,
+            cpu_seconds=self._cpu_seconds,
             quick_seconds=None if patient else QUICK_SECONDS,
             nice=PATIENT_NICE if patient else 0,
             confined=self._confined,

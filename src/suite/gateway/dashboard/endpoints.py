@@ -26,6 +26,7 @@ from suite.gateway.errors import invalid
 from suite.gateway.gateway import Gateway
 from suite.gateway.generations import Put, StreamedAnswer, while_connected
 from suite.gateway.operations import Operation, json_response
+from suite.messages.nesting import check_nesting
 
 W = TypeVar("W", bound=msgspec.Struct)
 
@@ -191,6 +192,8 @@ class _Dashboard:
 
 def _fields(body: bytes) -> Mapping[str, object]:
     try:
-        return _read_fields(body or b"{}")
+        fields = _read_fields(body or b"{}")
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise invalid(body, error) from None
+    check_nesting(body)
+    return fields

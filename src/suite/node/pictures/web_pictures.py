@@ -9,8 +9,8 @@ in the process without rights.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import AsyncIterator, Iterable, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
 from hashlib import sha256
 from typing import Final
 
@@ -34,6 +34,8 @@ MOST_PICTURES: Final = 16
 """So many different URLs may be in a request."""
 MOST_AT_ONCE: Final = 8
 """So many pictures are fetched at the same time, for all requests."""
+MOST_OF_HOST: Final = 4
+"""So many of these come from one host: one that is slow does not keep the pictures of others waiting."""
 HELD_BYTES: Final = 16 * MOST_BYTES
 """The most memory for pictures that are being fetched, each of which may become the largest, and for those
 that no process has asked for yet."""
@@ -54,6 +56,26 @@ class _Held:
         """How many of these have read it to its end, at most."""
 
 
+class _Turns:
+    """Who may fetch now."""
+
+    def __init__(self) -> None:
+        self._all = anyio.CapacityLimiter(MOST_AT_ONCE)
+        self._of_hosts: dict[str, anyio.CapacityLimiter] = {}
+        """Of those that are fetched from, or waited for."""
+
+    @asynccontextmanager
+    async def turn(self, host: str) -> AsyncIterator[None]:
+        """Fetch from a host during the block, once it is its turn."""
+        of_host = self._of_hosts.setdefault(host, anyio.CapacityLimiter(MOST_OF_HOST))
+        try:
+            async with of_host, self._all:
+                yield
+        finally:
+            if not of_host.borrowed_tokens and not of_host.statistics().tasks_waiting:
+                self._of_hosts.pop(host, None)
+
+
 class WebPictures:
     """The pictures of the web of one node's requests."""
 
@@ -62,7 +84,7 @@ class WebPictures:
         self._files = files
         self._most_bytes = held_bytes
         self._bytes = 0
-        self._turn = anyio.CapacityLimiter(MOST_AT_ONCE)
+        self._turns = _Turns()
         self._held: dict[str, _Held] = {}
         """By the digests of their files."""
         self._inbox = connection.new_inbox()
@@ -134,7 +156,7 @@ class WebPictures:
 
     async def _fetch(self, generation_id: str, url: str) -> str:
         address = _address(url)
-        async with self._turn:
+        async with self._turns.turn(address.host):
             with self._room():
                 data = await self._files.fetch(address)
                 digest = (await anyio.to_thread.run_sync(sha256, data)).hexdigest()
