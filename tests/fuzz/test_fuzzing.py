@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 import pytest_asyncio
 
+from suite.messages.jsonschema import action_types
+from support.fuzzing.actions import Requests
 from support.fuzzing.run import Report, Target, fuzz, random_of
 from support.fuzzing.service import FuzzedService, fuzzed_service
 from support.fuzzing.targets import TARGETS
@@ -64,3 +67,9 @@ async def test_what_fails_can_be_made_again_by_its_number(tmp_path: Path) -> Non
         assert [each.number for each in again.findings] == [found.number]
     assert len(report.findings) + report.outcomes["other"] == 50
     assert all(found.path.parent == tmp_path for found in report.findings)
+
+
+def test_all_actions_are_asked_for() -> None:
+    requests = Requests({})
+    made = Counter(requests.make(random_of("actions", 0, number)).action for number in range(4000))
+    assert made.keys() >= {each.name for each in action_types()}

@@ -7,11 +7,13 @@ import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from copy import copy
+from random import Random
 from typing import Any, Final, cast
 
 import anyio
 import anyio.lowlevel
 import pytest
+from starlette.routing import Match, Route
 
 from suite.client import Client
 from suite.domain.breaker import SERVICE_POLICY
@@ -26,6 +28,7 @@ from suite.messages.actions.status import HealthCheckReply
 from suite.messages.signals import Chunk, Progress, Signal
 from suite.telemetry import exposing
 from suite.telemetry.exposition import Exposition
+from support.fuzzing.shapes import shapes
 
 ORIGIN = "http://localhost:3000"
 
@@ -288,3 +291,14 @@ async def test_frozen_nodes_are_away_though_their_streams_have_begun(
         await asked.chat(stream=True)
         assert asked.status == 200
     assert asked.gateway.breaker.state.position == "open"
+
+
+async def test_the_fuzzer_knows_all_routes(asked: Asked) -> None:
+    await asked.send("GET", "/openapi.json")
+    known = shapes(json.loads(asked.body), {})
+    for route in asked.app.routes:
+        assert isinstance(route, Route) and route.methods
+        method = min(route.methods - {"HEAD"})
+        paths = [each.path(Random(0)) for each in known if each.method == method]
+        scopes = [{"type": "http", "method": method, "path": path} for path in paths]
+        assert any(route.matches(each)[0] is Match.FULL for each in scopes), route

@@ -26,9 +26,9 @@ def noisy_picture(seed: int, side: int = 900) -> bytes:
     return file.getvalue()
 
 
-def png(width: int, height: int, pixels: bytes) -> bytes:
-    """A PNG that says it has this size, whatever pixels it has."""
-    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+def png(width: int, height: int, pixels: bytes, *, color_type: int = 2) -> bytes:
+    """A PNG that says it has this size, whatever pixels it has. Its `color_type`: 2 is RGB, 6 is RGBA."""
+    header = struct.pack(">IIBBBBB", width, height, 8, color_type, 0, 0, 0)
     parts = ((b"IHDR", header), (b"IDAT", zlib.compress(pixels, 9)), (b"IEND", b""))
     return b"\x89PNG\r\n\x1a\n" + b"".join(_part(name, data) for name, data in parts)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ssl
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import TypeAlias
 
@@ -13,15 +13,18 @@ from anyio.streams.tls import TLSListener
 
 Answer: TypeAlias = bytes | Sequence[bytes | float]
 """What is sent, or in turn what is sent and for how many seconds nothing is; then the connection ends."""
+Answers: TypeAlias = Callable[[str], Answer]
+"""Gives the answer for a path."""
 
 
 class Web:
     """What the server has, and which heads of requests came."""
 
-    def __init__(self, port: int, answers: dict[str, Answer]) -> None:
+    def __init__(self, port: int, answers: dict[str, Answer], otherwise: Answers) -> None:
         self.port = port
         self.answers = answers
         self.asked: list[bytes] = []
+        self._otherwise = otherwise
 
     def url(self, path: str, *, host: str = "127.0.0.1", scheme: str = "http") -> str:
         return f"{scheme}://{host}:{self.port}{path}"
@@ -32,7 +35,7 @@ class Web:
                 asked = await _head(stream)
                 self.asked.append(asked)
                 path = asked.split(b" ")[1].decode().partition("?")[0]
-                answer = self.answers.get(path, NOT_FOUND)
+                answer = self.answers[path] if path in self.answers else self._otherwise(path)
                 for each in [answer] if isinstance(answer, bytes) else answer:
                     if isinstance(each, bytes):
                         await stream.send(each)
@@ -56,15 +59,20 @@ def head(status: int, *headers: str) -> bytes:
 
 
 @asynccontextmanager
-async def web(answers: Mapping[str, Answer], *, tls: ssl.SSLContext | None = None) -> AsyncIterator[Web]:
-    """A server with these answers by path, until the block ends."""
+async def web(
+    answers: Mapping[str, Answer],
+    *,
+    otherwise: Answers = lambda _: NOT_FOUND,
+    tls: ssl.SSLContext | None = None,
+) -> AsyncIterator[Web]:
+    """A server with these answers by path, until the block ends; other paths get what `otherwise` gives."""
     listener: anyio.abc.Listener[anyio.abc.ByteStream] = await anyio.create_tcp_listener(
         local_host="127.0.0.1"
     )
     port = listener.extra(anyio.abc.SocketAttribute.local_port)
     if tls is not None:
         listener = TLSListener(listener, tls, standard_compatible=False)
-    site = Web(port, dict(answers))
+    site = Web(port, dict(answers), otherwise)
     async with listener, anyio.create_task_group() as tasks:
         tasks.start_soon(listener.serve, site.serve)
         yield site

@@ -69,6 +69,7 @@ async def _fuzz(name: str, seed: int, count: int | None, first: int, is_over: Is
                 count=TARGETS[name].long_form if count is None else count,
                 first=first,
                 is_over=is_over,
+                tell=lambda report: _say(f"so far, {report}"),
             )
             _say(str(report))
     return report

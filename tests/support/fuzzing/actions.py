@@ -6,7 +6,7 @@ import json
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from random import Random
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import anyio
 import msgspec
@@ -21,8 +21,8 @@ from suite.messages.signals import AnySignal
 from suite.tasks import background
 from support.fuzzing.mutation import TEXTS, encoded, junk, mutated_document
 from support.fuzzing.run import Target
-from support.fuzzing.service import HINTS, UNLIKELY, FuzzedService
-from support.fuzzing.values import Values
+from support.fuzzing.service import UNLIKELY, FuzzedService
+from support.fuzzing.values import Hint, Values
 
 SECONDS: Final = 60.0
 AT_ONCE: Final = 24
@@ -32,6 +32,21 @@ _CODES: Final = {
     for kind in vars(suite.errors).values()
     if isinstance(kind, type) and issubclass(kind, SuiteError)
 }
+_SHARES: Final = {
+    "generate_text": 60,
+    **dict.fromkeys(("embed", "rerank", "tokenize"), 12),
+    **dict.fromkeys(
+        ("drain_node", "unload_model", "replay_history", "run_benchmark", "rebuild_projection"), 1
+    ),
+}
+"""How often an action is asked for; others have 4. Those with 1 take seconds, or make others take them: each
+still comes many times in a thousand requests."""
+_EITHER: Final = (
+    ("prompt", "messages"),
+    ("max_tokens", "max_completion_tokens"),
+    ("grammar", "response_format", "json_schema"),
+    ("seq", "model_id", "at"),
+)
 _signal: Final = msgspec.json.Decoder(AnySignal).decode
 _refusal: Final = msgspec.json.Decoder(ErrorReply).decode
 
@@ -47,20 +62,17 @@ class Request(NamedTuple):
 class Requests:
     """Makes requests of the actions' schemas."""
 
-    def __init__(self) -> None:
+    def __init__(self, hints: Mapping[str, Hint]) -> None:
         self.replies: dict[str, type[Reply]] = {each.name: each.reply for each in action_types()}
-        self._schemas = {each.name: schema_of(each.request, each.name) for each in action_types()}
-        self._names = [
-            *self._schemas,
-            *["generate_text"] * 12,
-            *["embed", "rerank", "tokenize", "load_model"] * 2,
-        ]
+        schemas = {each.name: schema_of(each.request, each.name) for each in action_types()}
+        self._values = {name: Values(schema, hints) for name, schema in schemas.items()}
+        self._names = [*self._values]
+        self._shares = [_SHARES.get(name, 4) for name in self._names]
 
     def make(self, random: Random) -> Request:
         """A request that is wrong somewhere, most of the time."""
-        action = random.choice(self._names)
-        schema = self._schemas[action]
-        document = Values(schema, HINTS).of(schema, random)
+        (action,) = random.choices(self._names, self._shares)
+        document = _consistent(self._values[action].value(random), random)
         if random.random() < 0.7:
             document = mutated_document(document, random)
         if random.random() < 0.05:
@@ -69,6 +81,15 @@ class Requests:
             action = random.choice(("fly_away", "load_model.x", "", "*", "é", "a" * 300))
         headers = {name: _header(random) for name in _HEADERS if random.random() < 0.05}
         return Request(action, encoded(document, random, broken=0.12), headers)
+
+
+def _consistent(document: dict[str, Any], random: Random) -> dict[str, Any]:
+    """The document, mostly with one of what excludes each other."""
+    for several in _EITHER if random.random() < 0.9 else ():
+        given = [name for name in several if document.get(name) is not None]
+        for name in random.sample(given, max(0, len(given) - 1)):
+            del document[name]
+    return document
 
 
 def _header(random: Random) -> str:
@@ -115,6 +136,8 @@ class Sender:
         found = await self._connection.request(
             "suite.action.get_benchmarks", b'{"state": "open"}', timeout=SECONDS
         )
+        if self._outcome(Request("get_benchmarks", b"", {}), found.data) != "success":
+            return  # the read model is being rebuilt: the next look will tell
         for each in msgspec.json.decode(found.data)["benchmarks"]:
             body = json.dumps({"benchmark_id": each["benchmark_id"]}).encode()
             await self._connection.request("suite.action.cancel_benchmark", body, timeout=SECONDS)
@@ -153,7 +176,7 @@ class Sender:
 @asynccontextmanager
 async def actions(service: FuzzedService) -> AsyncIterator[Target[Request]]:
     """Requests to a node."""
-    requests = Requests()
+    requests = Requests(service.hints)
     access = find(data_dir=service.data_dir).access
     async with Connection.open(access, name="fuzz") as connection:
         yield Target(
@@ -165,6 +188,7 @@ async def actions(service: FuzzedService) -> AsyncIterator[Target[Request]]:
             at_once=AT_ONCE,
             afterwards=service.check,
             processes=service.processes,
+            kind=lambda request: request.action,
         )
 
 

@@ -23,6 +23,7 @@ NUMBERS: Final = (
     2**63,
     -(2**63),
     10**30,
+    10**400,
     0.5,
     1e308,
     -0.0,
@@ -52,6 +53,10 @@ _PIECES: Final = (
     *(b"NaN", b"-Infinity", b"1e999", b'"\\ud800"', b"\xff\xfe", b"\xef\xbb\xbf", b"\r\n", b"\0"),
     *(b"null", b"{}", b"[]", b'""', b"[" * 5000, b'{"a":' * 3000, b'"\\u0000"', b"//", b"'"),
 )
+_NESTED: Final = "\u2603 something nested \u2603"
+"""What becomes something nested to any depth once it is JSON: what writes JSON here would not go so deep."""
+_DEPTHS: Final = (100, 300, 600, 900, 950, 980, 990, 1100)
+"""About those to which the decoders of requests, events and schemas go."""
 _Place = tuple[Any, Any]
 """What contains a value, and its key or index there."""
 
@@ -60,7 +65,7 @@ def junk(random: Random, depth: int = 2) -> Any:
     """Any JSON value."""
     match random.randrange(8 if depth else 6):
         case 0:
-            return random.choice((None, True, False))
+            return random.choice((None, True, False, _NESTED))
         case 1 | 2:
             return random.choice(NUMBERS)
         case 3 | 4:
@@ -139,7 +144,8 @@ def _nudge(places: list[_Place], random: Random) -> None:
     if isinstance(value, str):
         inside[key] = mutated_text(value, random)
     elif isinstance(value, int | float):
-        inside[key] = random.choice((-value, value + 1, value - 1, value * 1000, str(value), float(value)))
+        rounded = float(value) if abs(value) < 2**1000 else value
+        inside[key] = random.choice((-value, value + 1, value - 1, value * 1000, str(value), rounded))
 
 
 _CHANGES: Final[tuple[Callable[[list[_Place], Random], None], ...]] = (
@@ -150,7 +156,16 @@ _CHANGES: Final[tuple[Callable[[list[_Place], Random], None], ...]] = (
 def encoded(document: Any, random: Random, *, broken: float) -> bytes:
     """The document as JSON; so often, JSON with a few wrong bytes."""
     body = json.dumps(document, ensure_ascii=random.random() < 0.5).encode("utf-8", "surrogatepass")
+    for each in (json.dumps(_NESTED).encode(), json.dumps(_NESTED, ensure_ascii=False).encode()):
+        body = body.replace(each, _nested(random))
     return mutated_bytes(body, random) if random.random() < broken else body
+
+
+def _nested(random: Random) -> bytes:
+    """Lists or objects, each the only thing in another one."""
+    depth = random.choice(_DEPTHS) + random.randrange(-9, 10)
+    opening, closing = random.choice(((b"[", b"]"), (b'{"a":', b"}"), (b'{"items":', b"}")))
+    return opening * depth + b"1" + closing * depth
 
 
 def mutated_bytes(content: bytes, random: Random) -> bytes:

@@ -1,11 +1,11 @@
-"""A service to fuzz: small models, their ids, and what must hold of it afterwards."""
+"""A service to fuzz: small models with all that they can have, and what must hold of it afterwards."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import anyio
 import psutil
@@ -13,53 +13,26 @@ import psutil
 import suite
 from suite.client import Client
 from suite.errors import SuiteError
+from support.adapters import adapter
 from support.encoder import tiny_bert
+from support.fuzzing.hints import Hints
+from support.fuzzing.values import Hint
+from support.fuzzing.web import HostileWeb, hostile_web
 from support.gateway import RunningGateway, gateway_of
 from support.models import CHAT_TEMPLATE, tiny_model
+from support.projector import END, START, tiny_projector
 from support.reranker import tiny_reranker
 from support.service import Serving, serving
 
-MODELS: Final = ("tiny", "brief", "bert", "ranks")
-HINTS: Final[dict[str, Sequence[Any]]] = {
-    **dict.fromkeys(
-        ("model_id", "model", "name"), (*MODELS, *MODELS, "tiny", "nobody", "TINY", "tiny:latest")
-    ),
-    "node": (None, None, None, None, None, "box1", "box2"),
-    **dict.fromkeys(
-        ("max_tokens", "max_completion_tokens", "max_output_tokens", "num_predict"), (0, 1, 2, 3)
-    ),
-    "options": ({"num_predict": 2}, {"num_predict": 1, "temperature": 0}),
-    "n": (1, 1, 2),
-    "role": ("system", "user", "user", "assistant", "tool", "developer"),
-    "grammar": (None, None, 'root ::= [0-9]+ "."', "root ::= (", "root ::= root"),
-    "load_wait_ms": (None, 0, 1, 3000),
-    "keep_alive": (*[None] * 9, 60, "forever", 0, "now"),
-    "deadline_ms": (None, 1, 500),
-    "wait_ms": (0, 1, 500),
-    "drain_ms": (0, 1, 500),
-    "min_seq": (0, 1, 5),
-    "conversation_id": (None, "a", "b", "c"),
-    "previous_response_id": (None, "a", "resp_a"),
-    "generation_id": ("a", "b", "c"),
-    "context_length": (None, 1, 512, 100_000),
-    "benchmark_id": (None, "a", "b"),
-    "judge": (None, "tiny", "nobody"),
-    "rounds": (1, 2),
-    "streams": ([], [1], [2, 1]),
-    "prompt_tokens": (None, 1, 8, 100_000),
-    "answer_tokens": (None, 2, 4),
-    "set_jsonl": (
-        None,
-        "",
-        "{",
-        '{"prompt": "x", "exact": "y", "max_tokens": 2}\n[]',
-        '{"prompt": "x", "pattern": "(a|a)*b", "max_tokens": 2}',
-        '{"prompt": "x", "json_schema": {"$ref": "#"}, "max_tokens": 2}',
-        '{"prompt": "x", "judge": "y", "max_tokens": 2}',
-    ),
-    "tool_choice": ("auto", "none", "required"),
-}
-"""What most requests have, so that they get far and come back soon."""
+_CONFIGURATION: Final = """
+[models.tiny]
+draft_model = "twin"
+[models.tone]
+base = "tiny"
+[models.sailor]
+base = "tiny"
+adapters = [{id = "tone", scale = 0.5}]
+"""
 UNLIKELY: Final = frozenset(
     (
         "internal",
@@ -78,8 +51,9 @@ UNLIKELY: Final = frozenset(
 class FuzzedService:
     """A node and a gateway, and what must hold of them afterwards."""
 
-    def __init__(self, service: Serving, gateway: RunningGateway, models: Path) -> None:
+    def __init__(self, service: Serving, gateway: RunningGateway, models: Path, web: HostileWeb) -> None:
         self.gateway = gateway
+        self.hints: Mapping[str, Hint] = Hints(web).by_name
         self.data_dir = service.data_dir
         self.models = models
         self._logs = (service.errors, service.data_dir / f"gateway-{gateway.port}.log")
@@ -87,12 +61,13 @@ class FuzzedService:
         (process,) = [
             each for each in psutil.Process().children() if {"gateway", data_dir} <= {*each.cmdline()}
         ]
-        self._own = [psutil.Process(service.pid), process]
+        node = psutil.Process(service.pid)
+        (server,) = [each for each in node.children() if "nats-server" in each.name()]
+        self._own = [node, process, server]
 
     def processes(self) -> list[psutil.Process]:
         """Those whose memory is to stay flat: node, gateway, and NATS server."""
-        servers = [child for child in self._own[0].children() if "nats-server" in child.name()]
-        return [*self._own, *servers]
+        return self._own
 
     async def check(self) -> None:
         """Raise AssertionError unless both live, say that they are well, have logged no bug, and work."""
@@ -110,17 +85,28 @@ class FuzzedService:
 
 @asynccontextmanager
 async def fuzzed_service(directory: Path) -> AsyncIterator[FuzzedService]:
-    """A node with small models, and a gateway before it."""
+    """A node with small models, a gateway before it, and a web server that both do not know to mean harm."""
     models = _make_models(directory / "models")
-    async with serving(models, directory / "data", "--memory-limit-gb", "3", "--node", "box1") as service:
-        with gateway_of(service.data_dir) as gateway:
-            yield FuzzedService(service, gateway, models)
+    config = directory / "suite.toml"
+    config.write_text(_CONFIGURATION)
+    options = ("--memory-limit-gb", "3", "--node", "box1", "--config", str(config))
+    async with hostile_web() as web:
+        environ = {"SUITE_PICTURES_FETCH_FROM": web.hosts}
+        async with serving(models, directory / "data", *options, environ=environ) as service:
+            with gateway_of(service.data_dir) as gateway:
+                async with suite.connect(data_dir=service.data_dir) as client:
+                    await client.set_alias("chat", "tiny")
+                yield FuzzedService(service, gateway, models, web)
 
 
 def _make_models(directory: Path) -> Path:
-    """Models that generate, embed and rank."""
+    """Models that generate, embed and rank; one has an adapter, a projector and a draft model."""
     directory.mkdir()
-    tiny_model(directory / "tiny.gguf", chat_template=CHAT_TEMPLATE, fills_in=True)
+    marks = (START, END)
+    tiny = tiny_model(directory / "tiny.gguf", chat_template=CHAT_TEMPLATE, fills_in=True, control=marks)
+    tiny_model(directory / "twin.gguf", fills_in=True, control=marks, name="twin")
+    tiny_projector(directory / "mmproj-tiny.gguf")
+    adapter(directory / "tone.gguf", tiny)
     tiny_model(directory / "brief.gguf", chat_template=CHAT_TEMPLATE, brief=True, control=("<|im_end|>",))
     tiny_bert(directory / "bert.gguf")
     tiny_reranker(directory / "ranks.gguf")

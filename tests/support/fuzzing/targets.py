@@ -11,6 +11,7 @@ from support.fuzzing.actions import actions
 from support.fuzzing.grammars import grammars, schemas
 from support.fuzzing.inspection import inspection
 from support.fuzzing.loads import loads
+from support.fuzzing.pictures import pictures
 from support.fuzzing.routes import routes
 from support.fuzzing.run import Target
 from support.fuzzing.service import FuzzedService, fuzzed_service
@@ -37,6 +38,7 @@ TARGETS: Final = {
     "schemas": Known(5_000, 60, open=schemas),
     "grammars": Known(5_000, 40, open=grammars),
     "templates": Known(2_000, 8, open=templates),
+    "pictures": Known(20_000, 300, open=pictures),
     "actions": Known(50_000, 300, open_on=actions),
     "routes": Known(50_000, 150, open_on=routes),
     "loads": Known(500, 2, open_on=loads),

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from random import Random
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 from support.fuzzing.mutation import junk, text
 
-Schema = Mapping[str, Any]
-Hints = Mapping[str, Sequence[Any]]
-"""What to choose from for members of these names, wherever they are."""
+Schema: TypeAlias = Mapping[str, Any]
+Hint: TypeAlias = Sequence[Any] | Callable[[Random], Any]
+"""What to choose from, or what makes a value."""
 
 _DEEPEST: Final = 6
 _OPTIONAL: Final = 0.3
@@ -18,14 +18,21 @@ _OPTIONAL: Final = 0.3
 
 
 class Values:
-    """Values of the schemas in one document, whose references these are."""
+    """Values of the schemas in one document, whose references these are.
 
-    def __init__(self, document: Schema, hints: Hints) -> None:
+    Members that have a hint, by their names, take most of their values from there.
+    """
+
+    def __init__(self, document: Schema, hints: Mapping[str, Hint]) -> None:
         self._document = document
         self._hints = hints
 
+    def value(self, random: Random) -> Any:
+        """A value that the document itself permits."""
+        return self.of(self._document, random)
+
     def of(self, schema: Schema, random: Random, depth: int = 0) -> Any:
-        """A value that the schema permits."""
+        """A value that a schema of the document permits."""
         if "$ref" in schema:
             return self.of(self._found(schema["$ref"]), random, depth + 1)
         if "const" in schema:
@@ -73,8 +80,11 @@ class Values:
         return made
 
     def _member(self, name: str, schema: Schema, random: Random, depth: int) -> Any:
-        if name in self._hints and random.random() < 0.9:
-            return random.choice(self._hints[name])
+        hint = self._hints.get(name)
+        if hint is not None and random.random() < 0.9:
+            chosen = hint(random) if callable(hint) else random.choice(hint)
+            if chosen is not None or _may_be_null(schema):
+                return chosen
         return self.of(schema, random, depth + 1)
 
     def _array(self, schema: Schema, random: Random, depth: int) -> list[Any]:
@@ -87,9 +97,14 @@ class Values:
         return text(random)[:most].ljust(least, "a")
 
 
+def _may_be_null(schema: Schema) -> bool:
+    kinds = schema.get("anyOf", [schema])
+    return any(each.get("type", "null") == "null" for each in kinds)
+
+
 def _number(schema: Schema, random: Random, *, whole: bool) -> float:
     low = schema.get("minimum", schema.get("exclusiveMinimum", -3))
-    high = schema.get("maximum", schema.get("exclusiveMaximum", low + 100))
+    high = schema.get("maximum", schema.get("exclusiveMaximum", low + 100) - whole)
     if whole:
         return random.choice((low, high, random.randint(int(low), min(int(high), int(low) + 50))))
     return random.choice((low, high, random.uniform(low, high)))
