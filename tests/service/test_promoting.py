@@ -172,6 +172,9 @@ async def service(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Ser
         yield found
 
 
+STRANGE = [(name, "as an option or as a path") for name in ("--help", "..", "a/../b", "/a")]
+
+
 async def test_a_request_may_name_a_version_by_its_number_or_its_digest(service: Service) -> None:
     version = await service.version("new", 1)
     assert (version.settings, version.source, version.nodes != ()) == ({"slots": 2}, "directory", True)
@@ -325,7 +328,12 @@ async def test_what_cannot_be_promoted_is_refused_with_the_reason(service: Servi
             await client.take_back_alias(name)
     with pytest.raises(AliasTaken):
         await client.set_alias("old", "new")
-    for name, told in (("a@b", "has an @"), ("bad name", "the character ' '"), ("bad!", "the character '!'")):
+    for name, told in (
+        ("a@b", "has an @"),
+        ("bad name", "the character ' '"),
+        ("bad!", "the character '!'"),
+        *STRANGE,
+    ):
         with pytest.raises(InvalidRequest, match=told):
             await client.set_alias(name, "new")
     for name in ("strict", "nick"):

@@ -45,6 +45,9 @@ from suite.units import size
 _MARKS: Final = ".-_:/+"
 """What the name of an alias may have beside letters and digits: names of other services have these."""
 
+_DOTS: Final = frozenset({".", ".."})
+"""What means another folder in a path, also in that of an address."""
+
 F = TypeVar("F", bound=AliasEvent)
 
 
@@ -193,6 +196,11 @@ class Aliases:
             raise InvalidRequest(
                 f"field 'alias': {name[:80]!r} has the character {strange!r}: letters, digits and {_MARKS} "
                 "make a name that can be typed anywhere"
+            )
+        if not name[0].isalnum() or not _DOTS.isdisjoint(name.split("/")):
+            raise InvalidRequest(
+                f"field 'alias': {name[:80]!r} would be read as an option or as a path: begin with a letter "
+                "or a digit"
             )
         if self._names.is_model(name):
             raise AliasTaken(f"{name!r} is the id of a model: choose another name for the alias")
