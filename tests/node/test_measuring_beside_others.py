@@ -63,9 +63,10 @@ class Supervisor:
 
     def __init__(self, *running: str) -> None:
         self.instances = {"m": SimpleNamespace(instance_id="i1", leases=dict.fromkeys(running))}
-        self.on_generation_end: Callable[[str], None]
+        self.leases = self
+        self.on_end: Callable[[str], None]
 
-    def find_generation(self, _id: str) -> None:
+    def find(self, _id: str) -> None:
         return None
 
 

@@ -309,7 +309,7 @@ def _error(node: Node, model: Model) -> str | None:
         return f"{model.file_name} was deleted: the model is unloaded as soon as nothing generates"
     if model.outage is not None:
         return str(model.outage)
-    return model.error.message if model.error else node.supervisor.load_errors.get(model.model_id)
+    return model.error.message if model.error else node.supervisor.lifecycle.load_errors.get(model.model_id)
 
 
 def _idle_seconds(node: Node, used: datetime, instance: Instance | None) -> float:

@@ -52,7 +52,7 @@ async def _until_drained(node: Node, call: Call | None) -> None:
 
 def _now(node: Node) -> Draining | None:
     """What the node still does; None if it has nothing to do."""
-    generations = node.generations.pending + node.supervisor.generations
+    generations = node.generations.pending + node.supervisor.leases.running
     if not node.drain.is_moving and not generations:
         return None
     return Draining(node=node.name, generations=generations, loading=node.drain.loading)

@@ -147,7 +147,7 @@ async def get_stats(node: Node, _: GetStatsRequest, __: Call) -> GetStatsReply:
 
 
 def _stats(node: Node) -> NodeStats:
-    counts, residency = node.supervisor.counts, node.supervisor.residency
+    counts, residency = node.supervisor.lifecycle.counts, node.supervisor.residency
     return NodeStats(
         node=node.name,
         epoch=node.journal.epoch,
@@ -159,7 +159,7 @@ def _stats(node: Node) -> NodeStats:
         unloads=counts["unloads"],
         crashes=counts["crashes"],
         generations=counts["generations"],
-        generations_running=node.supervisor.generations,
+        generations_running=node.supervisor.leases.running,
         prompt_tokens=counts["prompt_tokens"],
         reused_tokens=counts["reused_tokens"],
         completion_tokens=counts["completion_tokens"],

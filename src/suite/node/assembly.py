@@ -45,6 +45,7 @@ from suite.node.gateway import GatewayProcess
 from suite.node.generations import Generations
 from suite.node.integrity import EVENTS_LOST, Integrity
 from suite.node.journal import Journal
+from suite.node.launcher import Launcher
 from suite.node.learning import Learning
 from suite.node.memory_kills import MemoryKills
 from suite.node.nats_server import Nats
@@ -56,6 +57,7 @@ from suite.node.pins import Pins
 from suite.node.quarantine import Quarantine
 from suite.node.reporter import Reporter
 from suite.node.sizes import ModelSizes
+from suite.node.standby import Standby
 from suite.node.supervisor import Supervisor
 from suite.node.transfers.transfers import Transfers
 from suite.node.versions import Names, VersionBook
@@ -95,6 +97,7 @@ def make_supervisor(
     """What loads models and ends them. `limits`: what all of them may have of each memory."""
     settings, connection = env.settings, env.connection
     cores, cgroups = NodeCores(machine.processors), Cgroups()
+    memory_kills = MemoryKills(cgroups.out_of_memory_kills)
     return Supervisor(
         settings.node,
         journal,
@@ -108,14 +111,23 @@ def make_supervisor(
         machine_memory=machine.memory(),
         available_memory=partial(machine.available_memory, cgroups=cgroups),
         gpus=gpus.read,
-        standby=settings.standby and settings.enable_gguf_management,
-        exports_spans=settings.tracing.mode == "otlp",
-        make_spec=partial(actor_spec, settings, env.nats.access, catalogue, cores, limits),
+        launcher=Launcher(
+            partial(actor_spec, settings, env.nats.access, catalogue, cores, limits),
+            standby=Standby(
+                [cores.table.descriptor],
+                partial(cores.seat, None),
+                exports_spans=settings.tracing.mode == "otlp",
+            ),
+            cores=cores,
+            memory_kills=memory_kills,
+            clock=env.clock,
+        ),
+        keeps_standby=settings.standby and settings.enable_gguf_management,
         terminate=lambda lease, error: terminate(
             connection, lease.reply, error, stream=lease.stream, node=settings.node
         ),
         cores=cores,
-        memory_kills=MemoryKills(cgroups.out_of_memory_kills),
+        memory_kills=memory_kills,
         confinement=ModelConfinement.of(is_on=settings.confinement),
         appraise=Appraisals(learning.appraiser, now=env.now),
         version_of=versions.number,

@@ -190,7 +190,7 @@ class Generations:
         """Those that are told of each generation that begins."""
         self.on_end: Callable[[str], None] = lambda _: None
         """Called with the id of each generation that has ended, or that no actor gets."""
-        supervisor.on_generation_end = self._let_go
+        supervisor.leases.on_end = self._let_go
 
     @asynccontextmanager
     async def begun(
@@ -201,7 +201,7 @@ class Generations:
         `client` is how the requester calls itself. Raises GenerationExists, and Cancelled if it was cancelled
         in the block.
         """
-        if generation_id in self._pending or self._supervisor.find_generation(generation_id):
+        if generation_id in self._pending or self._supervisor.leases.find(generation_id):
             raise GenerationExists
         asked = Asked(since=self._clock(), conversation_id=conversation_id, client=client)
         pending = Pending(generation_id, anyio.CancelScope(), model_id, asked)
@@ -213,7 +213,7 @@ class Generations:
                 yield pending
         finally:
             del self._pending[generation_id]
-            instance = self._supervisor.find_generation(generation_id)
+            instance = self._supervisor.leases.find(generation_id)
             if instance is None:
                 self._let_go(generation_id)
         if pending.scope.cancel_called and instance is not None:
@@ -280,7 +280,7 @@ class Generations:
 
     async def cancel(self, generation_id: str) -> None:
         """Cancel a generation, whether an actor has it or it still waits. Raises GenerationNotFound."""
-        instance = self._supervisor.find_generation(generation_id)
+        instance = self._supervisor.leases.find(generation_id)
         if instance is not None and instance.leases[generation_id].accepted:
             if not await self._cancel_in(instance, generation_id):
                 raise GenerationNotFound
@@ -318,7 +318,7 @@ class Generations:
         found += [
             self._info(generation_id, pending.model_id, pending.asked, state="loading", tokens=0)
             for generation_id, pending in self._pending.items()
-            if model_id in (None, pending.model_id) and not self._supervisor.find_generation(generation_id)
+            if model_id in (None, pending.model_id) and not self._supervisor.leases.find(generation_id)
         ]
         return tuple(sorted(found, key=lambda each: -each.elapsed_ms))
 
@@ -397,7 +397,7 @@ class Generations:
         """Measures how long vectors and scores take; other requests are not measured."""
         if not issubclass(kind, Pooled):
             return nullcontext()
-        return self._supervisor.generation_measurements.pooling(operation, model_id)
+        return self._supervisor.lifecycle.generation_measurements.pooling(operation, model_id)
 
     def _let_go(self, generation_id: str) -> None:
         """Let others have the id of a generation that has ended."""
@@ -483,7 +483,7 @@ class Generations:
             answer = msgspec.json.decode(reply_data, type=HandoverReply)
         except (NoService, RequestTimeout) as error:
             logger.warning("%s does not take a generation: %s", instance.model.model_id, error.message)
-            self._supervisor.release(instance, generation_id)
+            self._supervisor.leases.release(instance, generation_id)
             if instance.process is not None:
                 instance.process.kill()
             return False
@@ -493,10 +493,10 @@ class Generations:
         except anyio.get_cancelled_exc_class():
             raise  # `begun` calls `_settle`
         except BaseException:
-            self._supervisor.release(instance, generation_id)
+            self._supervisor.leases.release(instance, generation_id)
             raise
         if answer.code:
-            self._supervisor.release(instance, generation_id)
+            self._supervisor.leases.release(instance, generation_id)
         _accepted(answer)
         if instance.phase != "loaded":
             raise failure_of(instance)
@@ -537,7 +537,7 @@ class Generations:
         while generation_id in instance.leases:
             try:
                 if not await self._cancel_in(instance, generation_id):
-                    self._supervisor.release(instance, generation_id)
+                    self._supervisor.leases.release(instance, generation_id)
                 return
             except (Unavailable, RequestTimeout, NoService):
                 await anyio.sleep(_RETRY_SECONDS)

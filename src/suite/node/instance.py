@@ -59,7 +59,7 @@ class Departure(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Instance:
-    """What the node knows of one instance. The supervisor changes it; `Generations` changes its leases."""
+    """What the node knows of one instance. `Lifecycle` and `Unloads` change it, and `Leases` its leases."""
 
     def __init__(self, model: Model, instance_id: str, *, now: float, asked_ns: int | None = None) -> None:
         """`asked_ns`: when its load was asked for (nanoseconds since 1970); None: now."""

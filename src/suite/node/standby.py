@@ -67,6 +67,12 @@ class Standby:
                 await self._unwatched.wait()
         return process
 
+    async def end(self) -> None:
+        """End the process if there is one. Cancellation does not interrupt this."""
+        with anyio.CancelScope(shield=True):  # whoever takes the process must end it
+            if (process := await self.take()) is not None:
+                await end_process(process)
+
     async def keep(self, may_start: Callable[[], bool]) -> None:
         """Keep a process ready until cancelled, then end it. Starts none while ``may_start`` is False."""
         pause = PAUSE_SECONDS

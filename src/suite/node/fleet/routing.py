@@ -105,7 +105,7 @@ class Routing:
         self._new_id = new_id
         self._forwarding = Forwarding(connection, subjects, tasks, self._again, self._give_up)
         self._arrivals = Arrivals()
-        supervisor.on_answered = self._answered
+        supervisor.leases.on_answered = self._answered
         self._serve: Callable[[Message], Awaitable[None]]
         self._listening: Subscription | None = None
 
