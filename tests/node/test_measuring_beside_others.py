@@ -78,10 +78,9 @@ class Ids:
 async def generations(*running: str) -> AsyncIterator[Generations]:
     async with anyio.create_task_group() as tasks:
         yield Generations(
-            cast(Any, None),
-            Subjects(),
             "box1",
             cast(Any, Supervisor(*running)),
+            cast(Any, None),
             tasks,
             lambda: 0.0,
             ids=cast(Any, Ids()),

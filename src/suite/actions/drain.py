@@ -12,7 +12,7 @@ from suite.errors import Cancelled, InvalidRequest, RequestTimeout
 from suite.explanation.words import counted
 from suite.messages.actions.drain import DrainNodeReply, DrainNodeRequest, MovedModel
 from suite.messages.signals import Draining
-from suite.node.generations import beating
+from suite.node.heartbeats import beating
 from suite.node.node import Node
 
 LOOK_SECONDS: Final = 0.2

@@ -28,6 +28,7 @@ from suite.identity import Clock, NewId, Now
 from suite.log import Log
 from suite.memory_limits import footprint_of, memory_limits, warnings
 from suite.messages.subjects import Subjects
+from suite.node.actor_client import ActorClient
 from suite.node.aliases import Aliases
 from suite.node.appraisal import Appraisals
 from suite.node.benchmarks.asking import Asking
@@ -37,6 +38,7 @@ from suite.node.breakers import Breakers
 from suite.node.cluster import ClusterWatch
 from suite.node.confinement import ModelConfinement
 from suite.node.cores import NodeCores
+from suite.node.dispatcher import Dispatcher
 from suite.node.drain import Drain
 from suite.node.fleet.fleet import Fleet
 from suite.node.fleet.generation_ids import CLAIM_SECONDS, GenerationIds
@@ -194,7 +196,8 @@ def make_node(
         replicas=settings.nats.wanted_replicas,
     )
     ids = GenerationIds(claims, settings.node, journal.epoch, fleet.others, clock=clock)
-    generations = Generations(connection, env.subjects, settings.node, supervisor, env.tasks, clock, ids=ids)
+    actors = ActorClient(connection, env.subjects, settings.node, clock)
+    generations = Generations(settings.node, supervisor, actors, env.tasks, clock, ids=ids)
     pictures = WebPictures(connection, WebFiles(settings.pictures.hosts))
     generations.on_end = pictures.let_go
     aliases = Aliases(log, env.subjects, versions, names, fleet, projections, now=env.now, new_id=env.new_id)
@@ -221,7 +224,9 @@ def make_node(
         policy=MostUsedLastHour(),
         learning=learning,
         supervisor=supervisor,
+        actors=actors,
         generations=generations,
+        dispatcher=Dispatcher(supervisor, actors, generations, clock),
         pictures=pictures,
         pins=pins,
         versions=versions,

@@ -24,12 +24,12 @@ from suite.identity import Clock, NewId, Now
 from suite.machine import Bound
 from suite.messages.decisions import Decision
 from suite.messages.events import InstanceLoadStarted, UnloadReason
-from suite.node.admission import Admission, Tell, Terms
+from suite.node.admission import Admission, Terms
 from suite.node.admission_log import AdmissionLog
 from suite.node.appraisal import Appraise
 from suite.node.confinement import ModelConfinement
 from suite.node.cores import NodeCores
-from suite.node.instance import Departure, Instance
+from suite.node.instance import Departure, Instance, Tell
 from suite.node.instance_end import InstanceEnds
 from suite.node.instance_log import InstanceLog
 from suite.node.journal import Journal
@@ -219,6 +219,14 @@ class Supervisor:
         if not instance.version:
             instance.version = self._version_of(instance.model, instance.sha256)
         return instance.version
+
+    def loaded(self, model_id: str | None) -> list[Instance]:
+        """The loaded instances of a model; None: of all models."""
+        return [
+            instance
+            for instance in self.instances.values()
+            if instance.phase == "loaded" and model_id in (None, instance.model.model_id)
+        ]
 
     # --- unload -------------------------------------------------------------------------------------------
 
