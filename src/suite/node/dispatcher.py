@@ -1,8 +1,9 @@
 """Has models serve requests: each is loaded first if necessary, then its process gets the request.
 
-A generation is handed over with the client's reply subject in a header. Once the actor has accepted, it
-replies to the client itself, and the node keeps a lease. The lease prevents eviction; if the actor dies, the
-node sends the terminal message instead (DESIGN, When something dies). Other requests are answered to the node.
+A generation is handed over with a request to the actor, with the client's reply subject in a header. Once the
+actor has accepted, it replies to the client itself, and the node keeps a lease. The lease prevents eviction;
+if the actor dies, the node sends the terminal message instead (DESIGN, When something dies). Whatever else an
+actor is asked, it answers to the node.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Heartbeats for a requester who waits: they tell it that it is worked for, and the node whether it is there."""
+"""Heartbeats for a requester who waits, as long as there is one."""
 
 from __future__ import annotations
 
