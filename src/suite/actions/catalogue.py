@@ -13,6 +13,7 @@ from msgspec.structs import replace
 from suite.actions.best_effort import best_effort_read
 from suite.actions.gathering import gathered
 from suite.actions.id_pages import cursor_of, ids_after
+from suite.actions.memories import memories
 from suite.actions.merged_models import GENERATIONS_BYTES, merged_list, merged_status
 from suite.bus.service import Call, action
 from suite.catalogue import Model
@@ -34,7 +35,6 @@ from suite.messages.actions.status import (
 )
 from suite.messages.times import parse_time, rfc3339
 from suite.node.instance import Instance
-from suite.node.memories import memories
 from suite.node.node import Node
 from suite.projections.reply_size import as_many_as_fit, left_out
 from suite.projections.usage import last_used

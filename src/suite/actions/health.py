@@ -9,6 +9,7 @@ from msgspec.structs import replace
 
 from suite.actions.best_effort import best_effort_read
 from suite.actions.gathering import gathered
+from suite.actions.memories import memories
 from suite.actions.merged_health import merged_health, merged_stats
 from suite.bus.service import Call, action
 from suite.errors import ReadModelBehind, ReadModelUnavailable
@@ -26,7 +27,6 @@ from suite.messages.actions.status import (
     NodeStats,
     OldStats,
 )
-from suite.node.memories import memories
 from suite.node.node import Node
 from suite.projections.catalogue import totals
 from suite.projections.samples import count_samples

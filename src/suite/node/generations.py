@@ -172,7 +172,7 @@ class Generations:
     async def running(self, model_id: str | None) -> tuple[GenerationInfo, ...]:
         """The generations of a model (None: of all) that wait or run, the oldest first.
 
-        What a process does not say within `PROGRESS_SECONDS` is left out.
+        What a process does not say soon is left out.
         """
         found: list[GenerationInfo] = []
 
