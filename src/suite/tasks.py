@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import anyio
 from anyio.abc import TaskGroup
 
 logger = logging.getLogger("suite")
 
-Spawn: TypeAlias = Callable[[Callable[[], Awaitable[object]]], None]
+Spawn: TypeAlias = Callable[[Callable[[], Coroutine[Any, Any, object]]], None]
 """Starts work in a task group of somebody else, which may not have begun yet when this is passed on."""
 
 

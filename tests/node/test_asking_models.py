@@ -37,9 +37,7 @@ async def clear(phase: str) -> Cleared:
         wait_change=anyio.Event().wait,
     )
     times = iter(range(0, 10**6, 100))
-    actors = ActorClient(
-        cast(Any, Deaf(instance, phase)), Subjects(), "box1", lambda: float(next(times))
-    )
+    actors = ActorClient(cast(Any, Deaf(instance, phase)), Subjects(), "box1", lambda: float(next(times)))
     return await actors.clear([cast(Any, instance)], None)
 
 

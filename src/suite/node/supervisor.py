@@ -6,9 +6,10 @@ load to its end. All tasks run in the supervisor's own task group.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import asynccontextmanager
 from functools import partial
+from typing import Any
 
 import anyio
 import anyio.abc
@@ -182,7 +183,7 @@ class Supervisor:
                     await self.leases.terminate(instance, NodeStopping())
             self.cores.table.close()
 
-    def _spawn(self, work: Callable[[], Awaitable[object]]) -> None:
+    def _spawn(self, work: Callable[[], Coroutine[Any, Any, object]]) -> None:
         self._tasks.start_soon(work)
 
     # --- use ----------------------------------------------------------------------------------------------
