@@ -8,7 +8,8 @@ two models; every half a minute somebody asks for a third, for which one of the 
 is how many requests a second eight clients get answered, each of which sends the next one when the last is
 answered. Before that the log is filled beyond the first of its blocks, since nats-server keeps the one in
 memory that it appends to. Then requests come by chance (a Poisson process), whether the last are answered or
-not: 80 % of the capacity for the given minutes, then as many times the capacity as `FACTORS` has, each for a while.
+not: 80 % of the capacity for the given minutes, then as many times the capacity as `FACTORS` has, each for a
+while.
 
 Prints lines of JSON: the capacity; what was answered at 80 %, with p50 and p99; by how many percent memory,
 descriptors and the disk but the log have grown from the second fifth of the time to the last, beside what is
