@@ -69,7 +69,7 @@ async def test_what_fails_can_be_made_again_by_its_number(tmp_path: Path) -> Non
     assert all(found.path.parent == tmp_path for found in report.findings)
 
 
-def test_all_actions_are_asked_for() -> None:
+async def test_all_actions_are_asked_for() -> None:
     requests = Requests({})
     made = Counter(requests.make(random_of("actions", 0, number)).action for number in range(4000))
     assert made.keys() >= {each.name for each in action_types()}

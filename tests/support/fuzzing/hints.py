@@ -19,7 +19,7 @@ TRACE: Final = "a" * 32
 """A trace to which some requests say that they belong."""
 _EARLY: Final = (*[None] * 6, 0, 1, "2026-01-01T00:00:00Z", "0001-01-01", -1e9, "now")
 _LATE: Final = (*[None] * 6, 4e9, "2100-01-01 00:00:00", "9999-12-31T23:59:59Z", 1e300)
-_GATES: Final = (
+_GATES: Final[tuple[Any, ...]] = (
     None,
     {},
     {"evaluations": 0},
