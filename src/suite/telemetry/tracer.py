@@ -1,8 +1,8 @@
 """Records spans, for a third of what OpenTelemetry's SDK takes for it (ADR 63).
 
 A span implements OpenTelemetry's API; when it ends it becomes the SDK's `ReadableSpan`, for the SDK's
-processors and exporters. Left out is what is not needed here: locks (a span belongs to one task), checks of each
-value of an attribute (they are typed), and metrics of the tracer itself.
+processors and exporters. Left out is what is not needed here: locks (a span belongs to one task), checks of
+each value of an attribute (they are typed), and metrics of the tracer itself.
 """
 
 from __future__ import annotations
