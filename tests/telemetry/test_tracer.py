@@ -80,7 +80,10 @@ def ended(tracer: StartsSpans) -> None:
 
 
 def large(tracer: StartsSpans) -> None:
-    links = [Link(SpanContext(1 << 100, number, is_remote=True)) for number in range(1, 200)]
+    links = [
+        Link(SpanContext(1 << 100, number, is_remote=True, trace_flags=TraceFlags(1)))
+        for number in range(1, 200)
+    ]
     span = tracer.start_span(
         "large", attributes={f"number {number}": number for number in range(200)}, links=links
     )
@@ -96,7 +99,9 @@ WORKS = (plain, continued, described, linked, failed, ended, large)
 @pytest.mark.parametrize("ratio", [1.0, 0.0])
 @pytest.mark.parametrize("work", WORKS)
 def test_it_records_as_the_sdk_does(work: Work, ratio: float) -> None:
-    assert told_by_ours(work, ratio) == told_by_the_sdk(work, ratio)
+    recorded = told_by_ours(work, ratio)
+    assert recorded == told_by_the_sdk(work, ratio)
+    assert recorded or not ratio
 
 
 @pytest.mark.parametrize(
@@ -114,7 +119,9 @@ def test_the_limits_of_the_standard_variables_apply(
     work: Work, name: str, value: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(name, value)
-    assert told_by_ours(work, 1.0) == told_by_the_sdk(work, 1.0)
+    recorded = told_by_ours(work, 1.0)
+    assert recorded == told_by_the_sdk(work, 1.0)
+    assert recorded
 
 
 def test_an_exception_is_recorded_without_its_message() -> None:
@@ -162,20 +169,19 @@ def told(span: ReadableSpan) -> dict[str, Any]:
     document: dict[str, Any] = json.loads(span.to_json())
     context, parent = span.get_span_context(), span.parent
     assert context is not None
-    assert span.start_time is not None
-    assert span.end_time is not None
-    assert document.pop("context")["trace_state"] == "[]"
-    document.pop("parent_id")
     for link in document["links"]:
         link["attributes"] = link["attributes"] or {}
-    if span.start_time > 9:  # it began now
-        assert span.start_time <= span.end_time or span.end_time < 10
-        document.pop("start_time")
-        document.pop("end_time")
     return document | {
-        "flags": context.trace_flags,
-        "is_remote": context.is_remote,
+        "context": (context.trace_flags, context.is_remote, context.trace_state),
+        "parent_id": None if parent is None else (parent.trace_id == context.trace_id, parent.is_remote),
+        "start_time": _given(span.start_time),
+        "end_time": _given(span.end_time),
         "dropped": (span.dropped_attributes, span.dropped_events, span.dropped_links),
-        "parent": None if parent is None else (parent.trace_id == context.trace_id, parent.is_remote),
         "scope": span.instrumentation_scope,
     }
+
+
+def _given(ns: int | None) -> int | str:
+    """A time that the test has given, or that it was now."""
+    assert ns is not None
+    return ns if ns < 10 else "now"
