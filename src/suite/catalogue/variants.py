@@ -151,9 +151,11 @@ def fitting_adapters(model: Model, models: Mapping[str, Model]) -> list[str]:
 
 
 def names_of(model: Model, adapters: Mapping[str, Model], variants: Mapping[str, Variant]) -> tuple[str, ...]:
-    """Those of the adapters that can change a model, and the names that stand for it with adapters."""
-    standing = (name for name, each in variants.items() if each.base == model.model_id)
-    return tuple(sorted({*fitting_adapters(model, adapters), *standing}))
+    """Those of the adapters that can change a model, and the names that stand for it with only these."""
+    fit = set(fitting_adapters(model, adapters))
+    of_model = {name: each for name, each in variants.items() if each.base == model.model_id}
+    standing = (name for name, each in of_model.items() if fit.issuperset(one.id for one in each.adapters))
+    return tuple(sorted({*fit, *standing}))
 
 
 def _base(adapter: Model, models: Mapping[str, Model]) -> str | None:

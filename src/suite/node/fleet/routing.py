@@ -355,6 +355,7 @@ class Routing:
             continues=getattr(request, "continue_", False),
             excluded=excluded | self._without(model_id, self._needed_names(request)),
             needs_projector=_needs_projector(request),
+            needs_draft=isinstance(request, PushModelRequest),
         )
         views = self.views()
         if (version := self._names.version(asked)) is not None:
