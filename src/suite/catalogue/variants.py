@@ -114,7 +114,12 @@ def content_of(variant: Variant, models: Mapping[str, Model]) -> str | None:
     if len(digests) <= len(applied):
         return None
     base, *adapters = digests
-    scaled = sorted(f"{digest} {each.scale!r}" for digest, each in zip(adapters, applied, strict=True))
+    return digest_of(base, ((digest, each.scale) for digest, each in zip(adapters, applied, strict=True)))
+
+
+def digest_of(base: str, adapters: Iterable[tuple[str, float]]) -> str:
+    """The digest of a model and adapters by theirs, each of the latter with its scale."""
+    scaled = sorted(f"{digest} {scale!r}" for digest, scale in adapters if scale)
     return sha256("\n".join((base, *scaled)).encode()).hexdigest()
 
 

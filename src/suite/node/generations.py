@@ -469,7 +469,13 @@ class Generations:
         An actor that does not answer counts as dead, and is killed to be sure.
         """
         generation_id = handover.generation_id
-        lease = Lease(reply=reply, stream=handover.request.stream, asked=asked)
+        lease = Lease(
+            reply=reply,
+            stream=handover.request.stream,
+            asked=asked,
+            variant=handover.variant,
+            adapters=handover.adapters,
+        )
         instance.leases[generation_id] = lease
         try:
             waited_ms = round((self._clock() - asked.since) * 1000, 3)

@@ -100,11 +100,12 @@ class VersionBook:
     def quarantined(self, version: Version) -> int:
         """The newest event that says that a version failed again and again; 0: there is none.
 
-        One with adapters fails with its model: whether an adapter was why is not known.
+        One with adapters fails with its model too, whatever that was computed with.
         """
+        own = self._quarantined.get((version.model_id, version.number), 0)
         if version.registered.base:
-            return self._failed.get((version.loaded_id, version.loaded_sha256), 0)
-        return self._quarantined.get((version.model_id, version.number), 0)
+            return max(own, self._failed.get((version.loaded_id, version.loaded_sha256), 0))
+        return own
 
     def loaded_id(self, target: Target) -> str:
         """The id of the model that is in memory for what a name stands for."""
