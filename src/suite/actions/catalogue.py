@@ -252,7 +252,7 @@ def describe(node: Node, model: Model, used: datetime | None) -> ModelInfo:
         model_path=str(model.path),
         projector=None if model.projector is None else str(model.projector.path),
         file_state="gone" if model.model_id not in node.catalogue.models else model.file_state,
-        file_bytes=info.file_bytes if info else sum(part.size for part in model.file.signature.parts),
+        file_bytes=info.file_bytes if info else model.file.signature.size,
         sha256=model.sha256,
         architecture=info.architecture if info else None,
         parameters=info.parameters if info else None,

@@ -109,8 +109,7 @@ class VersionBook:
 
     def loaded_id(self, target: Target) -> str:
         """The id of the model that is in memory for what a name stands for."""
-        number = target.version or self.versions.newest(target.model_id)
-        version = self.versions.get(target.model_id, number)
+        version = self.versions.at(*target)
         return target.model_id if version is None else version.loaded_id
 
     @property
@@ -238,7 +237,7 @@ class Names:
             return self._book.versions.find(model_id, named.version)
         model_id, number = self._target_of(text)
         self._check_known(text, model_id)
-        found = self._book.versions.get(model_id, number or self._book.versions.newest(model_id))
+        found = self._book.versions.at(model_id, number)
         return found or self.present(self._book.versions.of(model_id)[-1])
 
     def _check_known(self, name: str, model_id: str) -> None:

@@ -168,7 +168,7 @@ class Fetches:
         size = sum(file.bytes for file in request.files)
         for model in [*self._catalogue.models.values()]:
             is_whole = model.error is None or model.adapter is not None
-            if is_whole and _size(model) == size and await self._digest(model) == request.sha256:
+            if is_whole and model.file.signature.size == size and await self._digest(model) == request.sha256:
                 return model
         return None
 
@@ -308,10 +308,6 @@ class _News:
             await self._connection.publish(self._reply, _encode(news))
         except SuiteError as error:
             logger.debug("how far a model is, is not told: %s", error)
-
-
-def _size(model: Model) -> int:
-    return sum(part.size for part in model.file.signature.parts)
 
 
 def _of_another_program(model: Model) -> str:
