@@ -144,13 +144,8 @@ async def small_models_are_copied(found: Fleet, models: Mapping[str, Path]) -> N
 
 
 async def what_a_name_needs_is_copied(found: Fleet, models: Mapping[str, Path]) -> None:
-    """box2 has the base and the settings, box3 the settings alone: neither gets the name's requests."""
+    """box2 has the base and the settings, box3 the settings alone."""
     client = found.client
-    alone = await client.on_node("box2").generate_text("base", "Once", max_tokens=2)
-    assert alone.node == "box2"
-    for _ in range(6):
-        assert (await client.generate_text("captain", "Once", max_tokens=2)).node == "box1"
-
     reply = await client.push_model("captain", ["box2", "box3"])
     assert (reply.model_id, reply.node) == ("captain", "box1")
     assert reply.bytes == sum((models["box1"] / f"{name}.gguf").stat().st_size for name in CREW)
