@@ -158,7 +158,7 @@ class Pushes:
             able = [node for node in able if sent[node].state != "failed" or model is needs.draft]
             passed += content.bytes
         sha256 = contents[_own(needs)].sha256
-        return Pushed(total, sha256, [_outcome_of_all(needs, each) for each in outcomes.values()])
+        return Pushed(total, sha256, [outcome_of_all(needs, each) for each in outcomes.values()])
 
     async def _have_fetched(
         self, model: Model, request: FetchModel, nodes: Sequence[str], tell: TellBytes
@@ -255,7 +255,7 @@ def _own(needs: Needs) -> int:
     return next(index for index, each in enumerate(needs.models) if each is needs.own)
 
 
-def _outcome_of_all(needs: Needs, outcomes: Sequence[PushedModel]) -> PushedModel:
+def outcome_of_all(needs: Needs, outcomes: Sequence[PushedModel]) -> PushedModel:
     """What became of a name on a node, by what became of the models there, up to the one that failed."""
     ids, own = [each.model_id for each in needs.models], _own(needs)
     copied = tuple(id for id, each in zip(ids, outcomes, strict=False) if each.state == "copied")
