@@ -23,8 +23,7 @@ BROKEN = {
     b" \n": "it is empty",
     b"[" * 200_000: "nested too deeply",
     b'{"a": NaN}' + b" " * (1 << 20): "line 1, column 7",
-    b'{"a":' * 900 + b"NaN" + b"}" * 900: "is not JSON",
-    b'{"%s": [%sNaN]}' % (b"a" * 400_000, b"1," * 200_000): "is not JSON",  # no path of each value is made
+    b'{"a": [' + b"1," * 20_000 + b"NaN]}": "line 1, column 40008",  # what is behind so many is not searched
 }
 HALVES = {
     b'{"messages": [{"content": "\\ud800"}]}': "field 'messages[0].content': half",

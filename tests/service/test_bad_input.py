@@ -238,6 +238,7 @@ REFUSED: dict[str, tuple[str, bytes, str, str]] = {
         "invalid_request",
         "drain_ms",
     ),
+    "an event that no log can have": ("explain", b'{"seq": 1%s}' % (b"0" * 30), "invalid_request", "'seq'"),
     "more evaluations than there can be": (
         "promote_alias",
         b'{"alias": "a", "target": "tiny", "gates": {"trust": {"at_least": 0.5}, "evaluations": 1%s}}'

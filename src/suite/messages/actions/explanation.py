@@ -19,7 +19,7 @@ class ExplainRequest(Query, frozen=True, kw_only=True):
     model_id: ModelId | None = None
     """Why this model is loaded, waits or is not loaded, and what happened to it. Null: all that are in
     memory or waited for."""
-    seq: Annotated[int, Meta(ge=1)] | None = None
+    seq: Annotated[int, Meta(ge=1, le=2**63 - 1)] | None = None
     """What this event decided, instead of a model."""
     at: Moment | None = None
     """As it was at this time. Null: now."""
