@@ -15,6 +15,7 @@ from support.fuzzing.actions import Requests
 from support.fuzzing.run import Report, Target, fuzz, random_of
 from support.fuzzing.service import FuzzedService, fuzzed_service
 from support.fuzzing.targets import TARGETS
+from support.lasting import lasting
 
 SEED = int(os.environ.get("FUZZ_SEED", "15"))
 
@@ -23,7 +24,7 @@ pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(180)
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def service(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[FuzzedService]:
-    async with fuzzed_service(tmp_path_factory.mktemp("fuzzing")) as service:
+    async with lasting(fuzzed_service(tmp_path_factory.mktemp("fuzzing"))) as service:
         yield service
 
 
