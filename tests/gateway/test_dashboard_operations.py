@@ -53,6 +53,18 @@ def test_the_page_names_all_its_modules_so_that_they_come_at_once(gateway: Runni
     assert set(re.findall(r'"/ui/static/([^"]+\.js)"', page)) == modules
 
 
+def test_the_stream_of_the_page_has_a_head_that_ends(gateway: RunningGateway) -> None:
+    connection = gateway.connect()
+    try:
+        for method, path in (("HEAD", "/ui/live"), ("GET", "/livez")):
+            connection.request(method, path)
+            response = connection.getresponse()
+            response.read()
+            assert response.status == 200
+    finally:
+        connection.close()
+
+
 def test_only_what_looks_up_is_asked_and_only_what_changes_is_done(gateway: RunningGateway) -> None:
     assert gateway.post("/ui/ask/health_check", {}).document["nodes"] == ["test"]
     assert gateway.post("/ui/ask/explain", {"model_id": "tine"}).error["code"] == "model_not_found"

@@ -116,6 +116,8 @@ class _Dashboard:
     async def live(self, request: Request) -> ASGIApp:
         """Tell what is the case and what happens, until the page is closed or its key is refused."""
         await request.body()
+        if request.method == "HEAD":  # whose answer has no body, and so has to end
+            return Response(media_type=EventForm.media_type)
         return StreamedAnswer(self._tell, EventForm())
 
     async def _tell(self, context: Context, put: Put) -> None:
