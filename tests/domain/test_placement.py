@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from suite.domain.footprint import Footprint, total_of
 from suite.domain.nodes import Hosted, Nodes, NodeView, Offered
-from suite.domain.placement import CROWDED, Placement, Wanted, eviction, place
+from suite.domain.placement import CROWDED, Placement, Wanted, eviction, lacking, place
 
 MODEL = "wanted"
 NODES = ("box1", "box2", "box3", "box4")
@@ -122,6 +122,29 @@ def test_pictures_go_to_a_node_with_the_projector_whatever_speaks_for_another() 
     assert placed(views, needs_projector=True) == "box2"
     views = [node("box1", untold, is_loaded=True), node("box2", seeing)]
     assert placed(views, needs_projector=True) == "box1"
+
+
+def test_a_model_is_copied_from_a_node_with_its_draft_model_but_answers_need_none() -> None:
+    views = [
+        NodeView(
+            node=name,
+            limits=Footprint(9),
+            free=Footprint(9),
+            hosted={MODEL: Hosted(sha256="x")} if name == "box1" else {},
+            offered={MODEL: Offered(sha256="x", has_draft=has_draft, reads_pictures=not has_draft)},
+        )
+        for name, has_draft in (("box1", False), ("box2", True))
+    ]
+
+    def placed(wanted: Wanted) -> str | None:
+        found = place(wanted, Nodes(views), here="box1")
+        return found.node if found is not None else None
+
+    assert placed(Wanted(model_id=MODEL)) == "box1"
+    assert placed(Wanted(model_id=MODEL, needs_draft=True)) == "box2"
+    assert placed(Wanted(model_id=MODEL, needs_draft=True, excluded=frozenset({"box2"}))) == "box1"
+    both = Wanted(model_id=MODEL, needs_draft=True, needs_projector=True)
+    assert placed(both) == "box1", "no node has both, and pictures count for more"
 
 
 # --- the order of preference --------------------------------------------------------------------------------
@@ -375,3 +398,14 @@ def test_a_view_that_is_changed_is_summed_up_anew() -> None:
     assert (view.room, view.least_loss, view.least_density) == (Footprint(5), 2.0, 0.5)
     used = msgspec.structs.replace(view, hosted={"a": msgspec.structs.replace(idle, may_leave=False)})
     assert (used.room, used.least_loss) == (Footprint(1), math.inf)
+
+
+def test_nodes_that_lack_an_adapter_or_the_model_are_told() -> None:
+    nodes = Nodes(
+        NodeView(node=node, offered={MODEL: Offered(adapters=frozenset(adapters))})
+        for node, adapters in (("both", "ab"), ("one", "a"), ("none", ""))
+    )
+    nodes.put(NodeView(node="without", offered={"other": Offered(adapters=frozenset("ab"))}))
+    assert lacking(MODEL, frozenset("ab"), nodes) == {"one", "none", "without"}
+    assert lacking(MODEL, frozenset("a"), nodes) == {"none", "without"}
+    assert not lacking(MODEL, frozenset(), nodes)

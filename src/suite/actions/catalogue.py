@@ -13,6 +13,7 @@ from msgspec.structs import replace
 from suite.actions.best_effort import best_effort_read
 from suite.actions.gathering import gathered
 from suite.actions.id_pages import cursor_of, ids_after
+from suite.actions.memories import memories
 from suite.actions.merged_models import GENERATIONS_BYTES, merged_list, merged_status
 from suite.bus.service import Call, action
 from suite.catalogue import Model
@@ -32,9 +33,9 @@ from suite.messages.actions.status import (
     QuarantineInfo,
     VariantInfo,
 )
+from suite.messages.events import ModelQuarantined
 from suite.messages.times import parse_time, rfc3339
 from suite.node.instance import Instance
-from suite.node.memories import memories
 from suite.node.node import Node
 from suite.projections.reply_size import as_many_as_fit, left_out
 from suite.projections.usage import last_used
@@ -176,8 +177,9 @@ def _describe_variant(node: Node, name: str, used: Mapping[str, datetime]) -> Mo
     shown = base or file
     assert shown is not None, "it stands for a model, or is a file"
     log_aliases, last = node.versions.names_of(name), used.get(name)
+    of_model = describe(node, shown, used.get(shown.model_id))
     info = replace(
-        describe(node, shown, used.get(shown.model_id)),
+        of_model,
         model_id=name,
         display_name=name,
         aliases=log_aliases,
@@ -193,6 +195,7 @@ def _describe_variant(node: Node, name: str, used: Mapping[str, datetime]) -> Mo
         need_bytes=0,
         need_gpus={},
         estimated_vram_mb=0,
+        quarantine=_pause(node.supervisor.quarantine.pause_of_name(name)) or of_model.quarantine,
         variant=VariantInfo(
             base=None if variant is None else variant.base,
             adapters=() if variant is None else variant.adapters,
@@ -249,7 +252,7 @@ def describe(node: Node, model: Model, used: datetime | None) -> ModelInfo:
         model_path=str(model.path),
         projector=None if model.projector is None else str(model.projector.path),
         file_state="gone" if model.model_id not in node.catalogue.models else model.file_state,
-        file_bytes=info.file_bytes if info else sum(part.size for part in model.file.signature.parts),
+        file_bytes=info.file_bytes if info else model.file.signature.size,
         sha256=model.sha256,
         architecture=info.architecture if info else None,
         parameters=info.parameters if info else None,
@@ -266,7 +269,7 @@ def describe(node: Node, model: Model, used: datetime | None) -> ModelInfo:
         pinned_on=(node.name,) if is_pinned else (),
         waiting=node.supervisor.admission.waiting(model.model_id),
         place=place.place if place is not None else None,
-        quarantine=_quarantine(node, model) if instance is None else None,
+        quarantine=_pause(node.supervisor.quarantine.pause_of(model)) if instance is None else None,
         has_chat_template=model.has_chat_template,
         estimate=model.estimate,
         need_bytes=need.total,
@@ -288,8 +291,7 @@ def describe(node: Node, model: Model, used: datetime | None) -> ModelInfo:
     )
 
 
-def _quarantine(node: Node, model: Model) -> QuarantineInfo | None:
-    found = node.supervisor.quarantine.pause_of(model)
+def _pause(found: ModelQuarantined | None) -> QuarantineInfo | None:
     if found is None:
         return None
     return QuarantineInfo(until=rfc3339(found.until), failures=found.failures, reason=found.reason)
@@ -309,7 +311,7 @@ def _error(node: Node, model: Model) -> str | None:
         return f"{model.file_name} was deleted: the model is unloaded as soon as nothing generates"
     if model.outage is not None:
         return str(model.outage)
-    return model.error.message if model.error else node.supervisor.load_errors.get(model.model_id)
+    return model.error.message if model.error else node.supervisor.lifecycle.load_errors.get(model.model_id)
 
 
 def _idle_seconds(node: Node, used: datetime, instance: Instance | None) -> float:

@@ -35,7 +35,7 @@ from suite.messages.actions.residency import (
 )
 from suite.messages.actor import AdapterFile
 from suite.node.adapters import given_adapters
-from suite.node.generations import beating, wait_loaded
+from suite.node.heartbeats import beating
 from suite.node.instance import Instance
 from suite.node.node import Node, context_warnings
 
@@ -61,6 +61,7 @@ async def load_model(node: Node, request: LoadModelRequest, call: Call) -> LoadM
             adapters = await given_adapters(
                 node.settings, node.catalogue, model, request.model_id, (), new_id=node.new_id
             )
+            node.check_name(node.catalogue.meant(request.model_id), model)
             reply = await _load(node, model, adapters, request, call)
             return msgspec.structs.replace(reply, warnings=warnings)
     raise Cancelled("nobody waits for this load any more")
@@ -78,7 +79,7 @@ async def _load(
     )
     async with node.supervisor.hold(model, terms, correlation_id=call.request_id, tell=send) as instance:
         if request.wait:
-            await wait_loaded(instance, send)
+            await instance.wait_loaded(send)
             await _load_adapters(node, instance, adapters, request.model_id)
         loaded = instance.phase == "loaded"
         if loaded and instance.unrecorded is not None:
@@ -101,7 +102,7 @@ async def _load_adapters(
     if not adapters:
         return
     try:
-        await node.generations.load_adapters(instance, adapters)
+        await node.actors.load_adapters(instance, adapters)
     except GenerationFailed as error:
         raise LoadFailed(f"{name}: {error.message}") from None
 
@@ -209,7 +210,13 @@ def _released(_: ReleaseModelRequest, replies: Mapping[str, ReleaseModelReply]) 
 async def release_model(node: Node, request: ReleaseModelRequest, _: Call) -> ReleaseModelReply:
     """End the quarantine of a model."""
     model_id = node.model(request.model_id).model_id
-    seq = await node.supervisor.quarantine.release(model_id)
+    seq = None
+    if (name := node.catalogue.meant(request.model_id)) in node.catalogue.variants:
+        seq = await node.supervisor.quarantine.release(name)
+    if seq is None:  # its model, then, which is what failed
+        seq = await node.supervisor.quarantine.release(model_id)
+    else:
+        model_id = name
     return ReleaseModelReply(
         model_id=model_id,
         node=node.name,

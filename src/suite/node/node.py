@@ -15,13 +15,21 @@ from suite.catalogue import Catalogue, Model
 from suite.config import Settings
 from suite.domain.footprint import Footprint
 from suite.engine.gguf.signature import Signature
-from suite.errors import InvalidRequest, ModelFileInvalid, ReadModelBehind, SuiteError, VersionGone
+from suite.errors import (
+    InvalidRequest,
+    ModelFileInvalid,
+    Quarantined,
+    ReadModelBehind,
+    SuiteError,
+    VersionGone,
+)
 from suite.identity import Clock, NewId, Now
 from suite.log import Log
 from suite.messages.actions.base import KeepAlive
 from suite.messages.actor import ActorSpec, ConfinementSpec, DraftSpec, ModelFiles, NatsAccess, SnapshotSpec
 from suite.messages.events import Generated
 from suite.messages.subjects import Subjects
+from suite.node.actor_client import ActorClient
 from suite.node.adapters import adapters_of
 from suite.node.admission import Terms
 from suite.node.aliases import Aliases
@@ -29,6 +37,7 @@ from suite.node.benchmarks.benchmarks import Benchmarks
 from suite.node.breakers import Breakers
 from suite.node.cluster import ClusterWatch
 from suite.node.cores import NodeCores
+from suite.node.dispatcher import Dispatcher
 from suite.node.drain import Drain
 from suite.node.fleet.fleet import Fleet
 from suite.node.foreign_messages import ForeignMessages
@@ -72,7 +81,9 @@ class Node:
         policy: Policy,
         learning: Learning,
         supervisor: Supervisor,
+        actors: ActorClient,
         generations: Generations,
+        dispatcher: Dispatcher,
         pictures: WebPictures,
         pins: Pins,
         versions: VersionBook,
@@ -103,7 +114,9 @@ class Node:
         self.policy = policy
         self.learning = learning
         self.supervisor = supervisor
+        self.actors = actors
         self.generations = generations
+        self.dispatcher = dispatcher
         self.pictures = pictures
         self.pins = pins
         self.versions = versions
@@ -201,6 +214,14 @@ class Node:
         if model.error is not None:  # also of what is loaded: it has turned out to be damaged meanwhile
             raise model.error.copy()
         return model
+
+    def check_name(self, name: str, model: Model) -> None:
+        """Check that a name may be computed, if it stands for the model with adapters. Raises Quarantined."""
+        try:
+            self.supervisor.quarantine.check_name(name)
+        except Quarantined as error:
+            self.supervisor.admission.note_refusal(model.model_id, error)
+            raise
 
     def keep_alive(self, model: Model) -> float:
         """The idle time in seconds after which the model is unloaded; inf: never.
