@@ -193,14 +193,16 @@ def test_a_trial_lasts_until_it_is_measured_or_given_up() -> None:
     assert not any(lengths(4 * FIRST_PATIENCE * 32))
 
 
-def test_one_token_is_guessed_before_any_cost_is_known() -> None:
+def test_one_token_is_guessed_first_and_then_not_far_more_than_was_measured() -> None:
     payoff = Payoff()
     for agreed in range(40):
         payoff.acceptance.learn(Guess(agreed, True))
     payoff.learn(8, 0, 0.04)
     assert payoff.length([Outlook(15, 8)] * 8, 200) == 1
+    payoff.learn(8, 1, 0.04)
+    assert payoff.length([Outlook(15, 8)] * 8, 200) == 1, "one for nothing does not make 120 free"
     payoff.learn(8, 8, 0.05)
-    assert payoff.length([Outlook(15, 8)] * 8, 200) > 1
+    assert payoff.length([Outlook(15, 8)] * 8, 200) == 3
 
 
 def test_what_guesses_take_beside_one_answer_they_take_beside_eight() -> None:
