@@ -68,7 +68,7 @@ class RequestFigures(msgspec.Struct, frozen=True, kw_only=True):
     """Generations that were cancelled, or whose clients had gone."""
     refused: int
     """Requests for a model that the service could not serve, such as for lack of memory. They are not in
-    `requests`."""
+    `requests`. What nodes wanted to load themselves does not count, such as for a bet or a pin."""
     refusals: dict[str, int] = {}
     """How many of these by the code of their error, the most first."""
     cold_starts: int
