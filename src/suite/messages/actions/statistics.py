@@ -7,7 +7,16 @@ from typing import Annotated, Literal, TypeAlias
 import msgspec
 from msgspec import Meta
 
-from suite.messages.actions.base import Limit, ModelId, Moment, Name, NodeName, Query, Reply
+from suite.messages.actions.base import (
+    Limit,
+    ModelId,
+    Moment,
+    Name,
+    NodeName,
+    Query,
+    Reply,
+    TimeWindow,
+)
 from suite.messages.actions.prediction import CalibrationInfo
 from suite.messages.decisions import Purpose
 from suite.messages.events import BetOutcome, BetReason
@@ -253,12 +262,9 @@ class GetBetStatisticsReply(SeriesReply, frozen=True, kw_only=True):
     """Of the chances that these bets were taken with, as far as it is known whether the models were used."""
 
 
-class GetBetsRequest(Query, frozen=True, kw_only=True):
+class GetBetsRequest(TimeWindow, frozen=True, kw_only=True):
     """Get bets, the newest first."""
 
-    since: Moment | None = None
-    until: Moment | None = None
-    """Exclusive."""
     model_id: ModelId | None = None
     outcome: Literal["open", "hit", "waste"] | None = None
     limit: Limit = 100
