@@ -63,9 +63,10 @@ class Supervisor:
 
     def __init__(self, *running: str) -> None:
         self.instances = {"m": SimpleNamespace(instance_id="i1", leases=dict.fromkeys(running))}
-        self.on_generation_end: Callable[[str], None]
+        self.leases = self
+        self.on_end: Callable[[str], None]
 
-    def find_generation(self, _id: str) -> None:
+    def find(self, _id: str) -> None:
         return None
 
 
@@ -77,10 +78,9 @@ class Ids:
 async def generations(*running: str) -> AsyncIterator[Generations]:
     async with anyio.create_task_group() as tasks:
         yield Generations(
-            cast(Any, None),
-            Subjects(),
             "box1",
             cast(Any, Supervisor(*running)),
+            cast(Any, None),
             tasks,
             lambda: 0.0,
             ids=cast(Any, Ids()),
