@@ -80,7 +80,9 @@ BENCH_STREAMS, BENCH_ROUNDS, BENCH_TOKENS = (1, 4), 4, 32
 BENCH_SECONDS = 300.0
 """A benchmark that takes longer beside users is given up."""
 
-SEEING, GEMMA_EMBEDDING, PICTURE_SIDE = "seeing", 640, 64
+SEEING, PICTURE_SIDE = "seeing", 64
+GEMMA_EMBEDDING, GEMMA_LENGTH = 640, 26.1
+"""The width of Gemma's embeddings, and their length: longer ones of pictures would magnify differences."""
 MIXED_TOKENS, QUICK_MIXED_TOKENS = 48, 12
 
 ALIAS, CANARY_SHARE, CHATTING = "chat", 0.3, 3
@@ -367,7 +369,8 @@ async def seeing_model() -> AsyncIterator[Client]:
         directory.mkdir()
         path = directory / f"{SEEING}.gguf"
         shutil.copyfile(model_file(GEMMA), path)
-        tiny_projector(directory / f"mmproj-{SEEING}.gguf", embedding=GEMMA_EMBEDDING)
+        projector = directory / f"mmproj-{SEEING}.gguf"
+        tiny_projector(projector, embedding=GEMMA_EMBEDDING, length=GEMMA_LENGTH)
         for seed, name in enumerate(("pirate", "poet")):
             adapter(directory / f"{name}.gguf", path, strength=0.1, seed=seed)
         service = running_service(SEEING_SETTINGS, model_ids=(), models_directory=directory)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from suite.client.asking import Asking
 from suite.errors import InvalidRequest, NoService, SuiteError, TraceNotFound, UnknownAction
 from suite.messages.actions.traces import (
+    LEAST_CHARACTERS,
     GetTraceReply,
     GetTraceRequest,
     KeptSpan,
@@ -33,8 +34,6 @@ MOST_EVENTS: Final = 2_000
 """The most events of one trace. A client can have all that it ever asks for be one trace."""
 MOST_READ: Final = 100_000
 """So many events are read for those of a trace: a few seconds of work."""
-LEAST_CHARACTERS: Final = 6
-"""Of the beginning of a trace's id."""
 _OF_ANSWERS: Final = re.compile(r"^(chatcmpl-|cmpl-|resp_|msg_)")
 """What the gateway writes before the id of a generation, as the APIs of others want it."""
 _IS_HEXADECIMAL: Final = re.compile(r"[0-9a-fA-F-]+").fullmatch
