@@ -8,7 +8,7 @@ eviction; if the actor dies, the node sends the terminal message instead (DESIGN
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Container, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, asynccontextmanager, contextmanager, nullcontext
 from typing import NamedTuple, TypeAlias, TypeVar
 
@@ -149,19 +149,6 @@ class Pending(NamedTuple):
     asked: Asked
 
 
-class OtherGenerations:
-    """The generations of others that run or wait on this node, or begin, while something is measured."""
-
-    def __init__(self, own: Container[str], running: Iterable[str]) -> None:
-        """`own`: the ids of those that are measured. `running`: those that run or wait already."""
-        self._own = own
-        self.count = sum(id not in own for id in set(running))
-
-    def note(self, generation_id: str) -> None:
-        """Note that a generation begins."""
-        self.count += generation_id not in self._own
-
-
 class Generations:
     """The generations of one node, until they are handed over to an actor."""
 
@@ -186,8 +173,9 @@ class Generations:
         self._pending: dict[str, Pending] = {}
         self._taken: dict[str, Taken] = {}
         """The ids that clients chose, of generations that have not ended."""
-        self._measured: set[OtherGenerations] = set()
-        """Those that are told of each generation that begins."""
+        self.on_begin: Callable[[str], None] = lambda _: None
+        """Called with the id of each generation that begins, and with none when vectors or scores are asked
+        for."""
         self.on_end: Callable[[str], None] = lambda _: None
         """Called with the id of each generation that has ended, or that no actor gets."""
         supervisor.on_generation_end = self._let_go
@@ -206,8 +194,7 @@ class Generations:
         asked = Asked(since=self._clock(), conversation_id=conversation_id, client=client)
         pending = Pending(generation_id, anyio.CancelScope(), model_id, asked)
         self._pending[generation_id] = pending
-        for measured in self._measured:
-            measured.note(generation_id)
+        self.on_begin(generation_id)
         try:
             with pending.scope:
                 yield pending
@@ -257,18 +244,8 @@ class Generations:
         """How many generations no actor has yet."""
         return len(self._pending)
 
-    @contextmanager
-    def others(self, own: Container[str]) -> Iterator[OtherGenerations]:
-        """Count the generations besides these that there are on this node during the block."""
-        found = OtherGenerations(own, self._known_ids())
-        self._measured.add(found)
-        try:
-            yield found
-        finally:
-            self._measured.discard(found)
-
-    def _known_ids(self) -> Iterator[str]:
-        """The ids of all that run or wait; some twice, as they are handed over."""
+    def ids(self) -> Iterator[str]:
+        """The ids of all generations that run or wait here; some twice, as they are handed over."""
         yield from self._pending
         for instance in self._supervisor.instances.values():
             yield from instance.leases
@@ -376,6 +353,8 @@ class Generations:
         Raises the error of the load or the actor's refusal, ActorCrashed, RequestTimeout, Unavailable or
         TooLarge.
         """
+        if issubclass(kind, Pooled):
+            self.on_begin("")
         with self._measuring(operation, model.model_id, kind):
             async with self._supervisor.hold(model, terms, correlation_id=correlation_id) as instance:
                 with self._noting_refusals(model.model_id):
