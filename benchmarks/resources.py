@@ -46,10 +46,11 @@ class Resources:
         began = time.monotonic()
         while True:
             minutes = (time.monotonic() - began) / 60
-            self.samples.append(await anyio.to_thread.run_sync(self._look, minutes))
+            self.samples.append(await anyio.to_thread.run_sync(self.look, minutes))
             await anyio.sleep(every_seconds)
 
-    def _look(self, minutes: float) -> Sample:
+    def look(self, minutes: float) -> Sample:
+        """What there is now, so many minutes after the beginning."""
         memory: dict[str, float] = defaultdict(float, dict.fromkeys(PARTS, 0.0))
         descriptors: dict[str, int] = defaultdict(int, dict.fromkeys(PARTS, 0))
         for part, process in self._processes():

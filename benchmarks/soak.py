@@ -6,8 +6,10 @@
 The load is conversations over NATS that go on for turns, completions over the gateway, and logged metrics, of
 two models; every half a minute somebody asks for a third, for which one of the two has to leave. `capacity`
 is how many requests a second eight clients get answered, each of which sends the next one when the last is
-answered. Then requests come by chance (a Poisson process), whether the last are answered or not: 80 % of the
-capacity for the given minutes, then as many times the capacity as `FACTORS` has, each for a while.
+answered. Before that the log is filled beyond the first of its blocks, since nats-server keeps the one in
+memory that it appends to. Then requests come by chance (a Poisson process), whether the last are answered or
+not: 80 % of the capacity for the given minutes, then as many times the capacity as `FACTORS` has, each for a
+while.
 
 Prints lines of JSON: the capacity; what was answered at 80 %, with p50 and p99; by how many percent memory,
 descriptors and the disk but the log have grown from the second fifth of the time to the last, beside what is
@@ -52,10 +54,14 @@ SHARE: Final = 0.8
 FACTORS: Final = (1.0, 1.5, 2.0, 4.0, 8.0)
 QUICK_FACTORS: Final = (1.0, 4.0)
 CLIENTS: Final = 8
+METRICS: Final = 100
+"""Of one client, between two looks at the size of the log."""
 CONVERSATIONS: Final = 12
 TURNS: Final = 6
 """After so many a conversation is over, and another begins."""
 SWAP_SECONDS: Final = 30.0
+BLOCK_MB: Final = 8.0
+"""nats-server keeps the file in memory that it appends to, and begins another when it has so much."""
 MOST_AT_ONCE: Final = 2000
 """Requests without an answer: what comes when there are so many is not sent, and counted."""
 FLAT_PERCENT: Final = 5.0
@@ -88,6 +94,7 @@ class Plan(NamedTuple):
     """Each load beyond the capacity."""
     factors: Sequence[float]
     sample_seconds: float
+    fills_blocks: bool
 
 
 class Load:
@@ -217,6 +224,19 @@ async def memory_for_two() -> str:
     return f"memory_limit_gb = {(sum(needs) - min(needs) / 2) / 2**30}"
 
 
+async def fill_blocks(client: Client, resources: Resources) -> None:
+    """Have the log, and its copy for readers, go beyond the first block: later ones take no more."""
+
+    async def log_metrics() -> None:
+        while resources.look(0).log_mb < 2 * 1.2 * BLOCK_MB:
+            for _ in range(METRICS):
+                await client.log_performance_metric("soak", "latency", 1.0)
+
+    async with anyio.create_task_group() as clients:
+        for _ in range(CLIENTS):
+            clients.start_soon(log_metrics)
+
+
 async def capacity_of(load: Load, plan: Plan) -> float:
     """Answers a second of clients that wait for each answer, with the swaps that come later too."""
     async with background() as tasks:
@@ -343,6 +363,8 @@ async def main(plan: Plan, seed: int, plot: Path) -> None:
         load, resources = Load(client, f"http://127.0.0.1:{port}", seed), Resources(node_process())
         for model_id in USUAL:
             await client.load_model(model_id)
+        if plan.fills_blocks:
+            await fill_blocks(client, resources)
         capacity = await capacity_of(load, plan)
         report("soak.capacity", capacity, 0, unit="requests/s", better="higher")
         before = (await client.get_stats()).last_seq
@@ -367,6 +389,7 @@ def arguments() -> argparse.Namespace:
 
 if __name__ == "__main__":
     given = arguments()
-    whole, quick = Plan(60, 90, given.minutes * 60, 20, FACTORS, 2), Plan(2, 3, 8, 1, QUICK_FACTORS, 0.5)
+    whole = Plan(60, 90, given.minutes * 60, 20, FACTORS, 2, fills_blocks=True)
+    quick = Plan(2, 3, 8, 1, QUICK_FACTORS, 0.5, fills_blocks=False)
     chosen = quick if given.quick else whole
     anyio.run(main, chosen, given.seed, given.plot)

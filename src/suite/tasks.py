@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
+from typing import Any, TypeAlias
 
 import anyio
 from anyio.abc import TaskGroup
 
 logger = logging.getLogger("suite")
+
+Spawn: TypeAlias = Callable[[Callable[[], Coroutine[Any, Any, object]]], None]
+"""Starts work in a task group of somebody else, which may not have begun yet when this is passed on."""
 
 
 @asynccontextmanager

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from suite.domain.footprint import Footprint, total_of
 from suite.domain.nodes import Hosted, Nodes, NodeView, Offered
-from suite.domain.placement import CROWDED, Placement, Wanted, eviction, place
+from suite.domain.placement import CROWDED, Placement, Wanted, eviction, lacking, place
 
 MODEL = "wanted"
 NODES = ("box1", "box2", "box3", "box4")
@@ -375,3 +375,14 @@ def test_a_view_that_is_changed_is_summed_up_anew() -> None:
     assert (view.room, view.least_loss, view.least_density) == (Footprint(5), 2.0, 0.5)
     used = msgspec.structs.replace(view, hosted={"a": msgspec.structs.replace(idle, may_leave=False)})
     assert (used.room, used.least_loss) == (Footprint(1), math.inf)
+
+
+def test_nodes_that_lack_an_adapter_or_the_model_are_told() -> None:
+    nodes = Nodes(
+        NodeView(node=node, offered={MODEL: Offered(adapters=frozenset(adapters))})
+        for node, adapters in (("both", "ab"), ("one", "a"), ("none", ""))
+    )
+    nodes.put(NodeView(node="without", offered={"other": Offered(adapters=frozenset("ab"))}))
+    assert lacking(MODEL, frozenset("ab"), nodes) == {"one", "none", "without"}
+    assert lacking(MODEL, frozenset("a"), nodes) == {"none", "without"}
+    assert not lacking(MODEL, frozenset(), nodes)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from suite.domain.footprint import Footprint
-from suite.domain.residency import Residency, evolve
+from suite.domain.residency import GROWTH_BYTES, Residency, evolve, grown
 from suite.messages.events import (
     Event,
     InstanceCrashed,
@@ -62,3 +62,18 @@ def test_every_end_gives_the_memory_back(end: Event) -> None:
 def test_the_end_of_an_earlier_life_does_not_end_the_present_one() -> None:
     late = InstanceUnloaded(node=NODE, model_id="a", instance_id="a-0", reason="idle", freed_bytes=1)
     assert given_facts(100, load_started("a", 40), late).reserved_bytes.ram == 40
+
+
+def test_a_model_grows_in_steps_up_to_the_limit_and_never_shrinks() -> None:
+    limit, before = Footprint(10 * GROWTH_BYTES), Footprint(2 * GROWTH_BYTES)
+    assert grown(before, Footprint(GROWTH_BYTES), limit) == before
+    assert grown(before, before + Footprint(1), limit) == Footprint(3 * GROWTH_BYTES)
+    assert grown(before, Footprint(20 * GROWTH_BYTES), limit) == limit
+    over = Footprint(11 * GROWTH_BYTES)  # as it was when the limit was higher
+    assert grown(over, before, limit) == over
+
+
+def test_what_a_model_has_on_a_gpu_that_is_not_known_grows_in_ram() -> None:
+    limit = Footprint(10 * GROWTH_BYTES, {"gpu0": GROWTH_BYTES})
+    grew = grown(Footprint(0), Footprint(0, {"gpu0": 1, "gpu1": 1}), limit)
+    assert grew == Footprint(GROWTH_BYTES, {"gpu0": GROWTH_BYTES})

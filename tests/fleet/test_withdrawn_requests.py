@@ -141,7 +141,7 @@ async def test_what_was_cut_off_is_given_back_and_what_was_handed_over_is_answer
             before = node.commands_processed
             await eventually(lambda: node.commands_processed > before)
             await anyio.sleep(0.2)
-            assert node.supervisor.counts["generations"] == 2, "nobody listens to the answer"
+            assert node.supervisor.lifecycle.counts["generations"] == 2, "nobody listens to the answer"
             assert first.heard() == 3
 
             assert itself.again(()).paused == ()

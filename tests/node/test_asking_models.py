@@ -12,7 +12,7 @@ import pytest
 from suite.errors import NoService
 from suite.messages.actor import Cleared
 from suite.messages.subjects import Subjects
-from suite.node.generations import Generations
+from suite.node.actor_client import ActorClient
 
 
 class Deaf:
@@ -37,16 +37,8 @@ async def clear(phase: str) -> Cleared:
         wait_change=anyio.Event().wait,
     )
     times = iter(range(0, 10**6, 100))
-    generations = Generations(
-        cast(Any, Deaf(instance, phase)),
-        Subjects(),
-        "box1",
-        cast(Any, SimpleNamespace(instances={"m": instance})),
-        cast(Any, None),
-        lambda: float(next(times)),
-        ids=cast(Any, None),
-    )
-    return await generations.clear("m", None)
+    actors = ActorClient(cast(Any, Deaf(instance, phase)), Subjects(), "box1", lambda: float(next(times)))
+    return await actors.clear([cast(Any, instance)], None)
 
 
 @pytest.mark.parametrize("phase", ["unloading", "crashed"])

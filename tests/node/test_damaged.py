@@ -15,7 +15,6 @@ from suite.config import Settings
 from suite.errors import ModelFileInvalid
 from suite.node import node as nodes
 from suite.node.admission import Terms
-from suite.node.generations import wait_loaded
 from suite.node.startup import running_node
 from support.models import tiny_model
 from support.stores import HuggingFaceHub
@@ -43,7 +42,7 @@ async def test_weights_that_are_found_damaged_once_loaded_are_unloaded(
     async with running_node(settings) as node:
         tiny = await node.loadable("tiny")
         async with node.supervisor.hold(tiny, Terms(), correlation_id="c") as instance:
-            await wait_loaded(instance, None)
+            await instance.wait_loaded()
             read.set()
             with anyio.fail_after(PATIENCE):
                 while instance.unloading is None:

@@ -26,6 +26,7 @@ from suite.node.benchmarks import others as others_module
 from suite.node.benchmarks.asking import LOAD_WAIT_MS, Answer, Asking
 from suite.node.benchmarks.job import Job
 from suite.node.benchmarks.others import MEMORY_QUIET_SECONDS, QUIET_SECONDS, Others
+from suite.node.dispatcher import Dispatcher
 from suite.node.generations import Generations
 
 STARTED = BenchmarkStarted(
@@ -69,18 +70,22 @@ class Box:
     """A node with one loaded model, as far as others are seen by it."""
 
     def __init__(self) -> None:
-        self.leases: dict[str, None] = {}
+        self.running: dict[str, None] = {}
         self.instances = {"m": self.instance()}
         self.waiting: dict[str, object] = {}
         self.now = 100.0
         self.free = Footprint(10)
 
     def instance(self, phase: Literal["loading", "loaded"] = "loaded", waiting: int = 0) -> Any:
-        return SimpleNamespace(instance_id="i1", leases=self.leases, waiting=waiting, phase=phase)
+        return SimpleNamespace(instance_id="i1", leases=self.running, waiting=waiting, phase=phase)
 
-    # As its supervisor:
+    # As its supervisor, and the leases of that:
 
-    on_generation_end: Callable[[str], None]
+    on_end: Callable[[str], None]
+
+    @property
+    def leases(self) -> Box:
+        return self
 
     @property
     def admission(self) -> Any:
@@ -89,7 +94,7 @@ class Box:
     def need_bytes(self, _: object) -> Footprint:
         return Footprint(5)
 
-    def find_generation(self, _id: str) -> None:
+    def find(self, _id: str) -> None:
         return None
 
 
@@ -108,9 +113,8 @@ async def node() -> AsyncIterator[Node]:
     """A node on which the benchmark's generations are those with `own` in their id."""
     box = Box()
     async with anyio.create_task_group() as tasks:
-        known = Generations(
-            cast(Any, None), Subjects(), "box1", cast(Any, box), tasks, lambda: box.now, ids=cast(Any, Ids())
-        )
+        nothing = cast(Any, None)
+        known = Generations("box1", cast(Any, box), nothing, tasks, lambda: box.now, ids=cast(Any, Ids()))
         others = Others(cast(Any, box), known, is_own=lambda id: id.startswith("own"), clock=lambda: box.now)
         known.on_begin = others.begins
         yield Node(box, known, others)
@@ -127,13 +131,13 @@ async def generating(known: Generations, id: str = "user", model_id: str = "m") 
 
 async def test_others_are_those_who_generate_with_whichever_model_but_not_the_benchmark() -> None:
     async with node() as (box, known, others):
-        box.leases["own of a moment ago"] = None
+        box.running["own of a moment ago"] = None
         async with generating(known, "own"):
             assert not others.are_there()
         async with generating(known, "user", "another model"):
             assert others.are_there()
         assert not others.are_there()
-        box.leases["a user's"] = None
+        box.running["a user's"] = None
         assert others.are_there()
         assert others.count == 1, "that began while nobody watched"
 
@@ -150,10 +154,10 @@ async def test_others_are_also_those_who_wait_for_memory_or_load_or_want_vectors
         assert others.are_there()
         del box.instances["large"]
         assert not others.are_there()
+        dispatcher = Dispatcher(cast(Any, box), cast(Any, None), known, lambda: box.now)
+        terms = cast(Any, None)
         with pytest.raises(AttributeError):  # nobody computes them here
-            await known.ask(
-                MODEL, "embed", REPLY, Pooled, seconds=1.0, terms=cast(Any, None), correlation_id=""
-            )
+            await dispatcher.ask(MODEL, "embed", REPLY, Pooled, seconds=1.0, terms=terms, correlation_id="")
         assert others.count == 1
 
 

@@ -256,14 +256,20 @@ async def test_switched_off_there_is_none(tmp_path: Path) -> None:
         assert model_processes(service) == set()
 
 
-async def test_a_ctrl_c_that_comes_before_it_can_ignore_it_is_no_trouble(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize(("number", "is_told"), [(signal.SIGINT, False), (signal.SIGSEGV, True)])
+async def test_a_ctrl_c_that_ends_it_before_it_has_its_session_is_no_trouble(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, number: signal.Signals, is_told: bool
 ) -> None:
-    async with kept(monkeypatch) as standby:
+    started = 0
+
+    async def open_process_that_ends(*_: object, **__: object) -> anyio.abc.Process:
+        nonlocal started
+        started += 1
+        return await anyio.open_process(["sh", "-c", f"kill -{number.value} $$"])
+
+    monkeypatch.setattr(suite.node.standby, "open_process", open_process_that_ends)
+    async with kept(monkeypatch):
         with anyio.fail_after(20):
-            while (pid := standby.pid) is None:
-                await anyio.sleep(0.001)
-            os.kill(pid, signal.SIGINT)  # it still imports, and ignores nothing yet
-            while standby.pid == pid:
+            while started < 2:
                 await anyio.sleep(0.01)
-    assert not caplog.records
+    assert any("ended with exit code" in text for text in caplog.messages) == is_told

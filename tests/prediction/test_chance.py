@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 
 from suite.domain.footprint import Footprint
 from suite.prediction import recent
 from suite.prediction.bets import WORK_SHARE, bets, weigh
-from suite.prediction.chance import Calibration, UseChance
+from suite.prediction.chance import MOST_TOLD, Calibration, UseChance
 from suite.prediction.eviction.policy import Candidate
 from suite.prediction.keep_alive import LearnedKeepAlive
 from support.histories import made_up
@@ -44,6 +46,20 @@ def test_ids_that_clients_make_up_are_forgotten_before_what_is_used(monkeypatch:
     assert set(chance.chances(["m", "made up 0", "made up 299"], now=300.0)) == {"m", "made up 299"}
     assert chance.chance("m", now=300.0) == told["m"] > 0.0
     assert keep_alive.seconds("made up 0") == 300.0 != keep_alive.seconds("m")
+
+
+def test_of_many_uses_some_are_settled_evenly_in_time() -> None:
+    horizon = 300.0
+    chance = UseChance(horizon_seconds=horizon)
+    counts = [0]
+    for tenth in range(30):
+        for number in range(3_000):
+            chance.used(f"m{number % 3}", tenth * horizon / 10 + number / 100)
+        counts.append(chance.calibration.count)
+    settled = [after - before for before, after in pairwise(counts)]
+    assert sum(settled[:10]) == 0, "nothing is known before the horizon is over"
+    assert max(settled) <= MOST_TOLD
+    assert min(settled[20:]) > max(settled[20:]) / 2
 
 
 def test_its_chances_come_true_as_often_as_they_say() -> None:

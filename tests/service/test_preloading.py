@@ -18,7 +18,6 @@ from suite.identity import utc_now
 from suite.messages.envelope import Recorded
 from suite.messages.events import Event, PredictionMade, PredictionSettled
 from suite.node.admission import Terms
-from suite.node.generations import wait_loaded
 from suite.node.node import Node
 from suite.node.startup import running_node
 from suite.prediction.chance import HORIZON_SECONDS
@@ -140,7 +139,7 @@ async def a_load_gives_way_while_only_a_bet_waits_for_it(node: Node, model_id: s
         async with hold(Terms()):
             assert not instance.occupancy.gives_way
         assert instance.occupancy.gives_way
-        await wait_loaded(instance, None)
+        await instance.wait_loaded()
         assert not instance.occupancy.gives_way
 
 

@@ -46,7 +46,7 @@ from suite.messages.signals import Benchmarking
 from suite.messages.times import rfc3339
 from suite.node.aggregate import settle
 from suite.node.benchmarks.checking import problems
-from suite.node.generations import beating
+from suite.node.heartbeats import beating
 from suite.node.node import Node
 from suite.projections import benchmarks as read_model
 from suite.tasks import background

@@ -13,6 +13,7 @@ from msgspec.structs import replace
 from suite.actions.best_effort import best_effort_read
 from suite.actions.gathering import gathered
 from suite.actions.id_pages import cursor_of, ids_after
+from suite.actions.memories import memories
 from suite.actions.merged_models import GENERATIONS_BYTES, merged_list, merged_status
 from suite.bus.service import Call, action
 from suite.catalogue import Model
@@ -34,7 +35,6 @@ from suite.messages.actions.status import (
 )
 from suite.messages.times import parse_time, rfc3339
 from suite.node.instance import Instance
-from suite.node.memories import memories
 from suite.node.node import Node
 from suite.projections.reply_size import as_many_as_fit, left_out
 from suite.projections.usage import last_used
@@ -309,7 +309,7 @@ def _error(node: Node, model: Model) -> str | None:
         return f"{model.file_name} was deleted: the model is unloaded as soon as nothing generates"
     if model.outage is not None:
         return str(model.outage)
-    return model.error.message if model.error else node.supervisor.load_errors.get(model.model_id)
+    return model.error.message if model.error else node.supervisor.lifecycle.load_errors.get(model.model_id)
 
 
 def _idle_seconds(node: Node, used: datetime, instance: Instance | None) -> float:

@@ -12,7 +12,7 @@ from suite.errors import Cancelled, InvalidRequest, RequestTimeout
 from suite.explanation.words import counted
 from suite.messages.actions.drain import DrainNodeReply, DrainNodeRequest, MovedModel
 from suite.messages.signals import Draining
-from suite.node.generations import beating
+from suite.node.heartbeats import beating
 from suite.node.node import Node
 
 LOOK_SECONDS: Final = 0.2
@@ -52,7 +52,7 @@ async def _until_drained(node: Node, call: Call | None) -> None:
 
 def _now(node: Node) -> Draining | None:
     """What the node still does; None if it has nothing to do."""
-    generations = node.generations.pending + node.supervisor.generations
+    generations = node.generations.pending + node.supervisor.leases.running
     if not node.drain.is_moving and not generations:
         return None
     return Draining(node=node.name, generations=generations, loading=node.drain.loading)

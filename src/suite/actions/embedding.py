@@ -9,7 +9,7 @@ from suite.messages.actions.embedding import EmbedReply, EmbedRequest
 from suite.messages.actions.generation import Usage
 from suite.messages.actor import Embed, Embedded
 from suite.messages.events import UsageRecorded
-from suite.node.generations import EMBED_SECONDS
+from suite.node.actor_client import EMBED_SECONDS
 from suite.node.node import Node
 
 USAGE_TYPE = "embedding"
@@ -21,7 +21,7 @@ async def embed(node: Node, request: EmbedRequest, call: Call) -> EmbedReply:
     model = await node.loadable(request.model_id)
     if model.info is not None and not model.info.embeds:
         raise CannotEmbed
-    embedded = await node.generations.ask(
+    embedded = await node.dispatcher.ask(
         model,
         "embed",
         Embed(

@@ -34,7 +34,7 @@ from suite.errors import (
 )
 from suite.messages.actions.base import CLIENT_HEADER, FleetReply, Query, Request
 from suite.node.fleet.fleet import ASK_SECONDS
-from suite.node.generations import beating
+from suite.node.heartbeats import beating
 from suite.node.node import Node
 from suite.projections.reply_size import left_out
 

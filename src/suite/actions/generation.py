@@ -32,8 +32,9 @@ from suite.messages.actions.generation import (
 )
 from suite.messages.actor import Cleared, Handover
 from suite.messages.signals import Accepted
+from suite.node.actor_client import CLEAR_SECONDS, HANDOVER_SECONDS
 from suite.node.adapters import given_adapters
-from suite.node.generations import CLEAR_SECONDS, HANDOVER_SECONDS, beating
+from suite.node.heartbeats import beating
 from suite.node.node import Node, context_warnings
 from suite.node.snapshots import forget_snapshots
 from suite.tasks import background
@@ -90,7 +91,7 @@ async def generate_text(node: Node, request: GenerateTextRequest, call: Call) ->
         terms = node.terms(
             request.load_wait_ms, request.keep_alive, stream=request.stream, priority=request.priority
         )
-        await node.generations.start(
+        await node.dispatcher.start(
             pending, model, handover, call.reply, signalled, terms=terms, commit=call.commit
         )
         # Not before: until then the conversation is where it was.
@@ -178,7 +179,7 @@ async def clear_kv_cache(node: Node, request: ClearKvCacheRequest, _: Call) -> C
     """Clear the tokens that models keep for reuse, whether they are loaded or not."""
     model_id = None if request.model_id is None else node.model(request.model_id).model_id
     try:
-        cleared = await node.generations.clear(model_id, request.conversation_id)
+        cleared = await node.actors.clear(node.supervisor.loaded(model_id), request.conversation_id)
     finally:
         # After the processes, which may be about to write snapshots, and even if one of them does not answer.
         files, tokens = await forget_snapshots(node.settings, model_id, request.conversation_id)

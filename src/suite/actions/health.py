@@ -9,6 +9,7 @@ from msgspec.structs import replace
 
 from suite.actions.best_effort import best_effort_read
 from suite.actions.gathering import gathered
+from suite.actions.memories import memories
 from suite.actions.merged_health import merged_health, merged_stats
 from suite.bus.service import Call, action
 from suite.errors import ReadModelBehind, ReadModelUnavailable
@@ -26,7 +27,6 @@ from suite.messages.actions.status import (
     NodeStats,
     OldStats,
 )
-from suite.node.memories import memories
 from suite.node.node import Node
 from suite.projections.catalogue import totals
 from suite.projections.samples import count_samples
@@ -147,7 +147,7 @@ async def get_stats(node: Node, _: GetStatsRequest, __: Call) -> GetStatsReply:
 
 
 def _stats(node: Node) -> NodeStats:
-    counts, residency = node.supervisor.counts, node.supervisor.residency
+    counts, residency = node.supervisor.lifecycle.counts, node.supervisor.residency
     return NodeStats(
         node=node.name,
         epoch=node.journal.epoch,
@@ -159,7 +159,7 @@ def _stats(node: Node) -> NodeStats:
         unloads=counts["unloads"],
         crashes=counts["crashes"],
         generations=counts["generations"],
-        generations_running=node.supervisor.generations,
+        generations_running=node.supervisor.leases.running,
         prompt_tokens=counts["prompt_tokens"],
         reused_tokens=counts["reused_tokens"],
         completion_tokens=counts["completion_tokens"],

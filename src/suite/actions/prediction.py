@@ -33,7 +33,6 @@ from suite.messages.actions.prediction import (
     SelectModelRequest,
 )
 from suite.messages.times import rfc3339
-from suite.node.generations import wait_loaded
 from suite.node.node import LEARNING_SECONDS, Node
 from suite.prediction.bet_book import Record
 from suite.prediction.chance import Calibration
@@ -214,7 +213,7 @@ async def _preload(node: Node, request: PreloadModelsRequest, call: Call) -> Pre
                 instance = await held.enter_async_context(
                     node.supervisor.hold(model, terms, correlation_id=call.request_id)
                 )
-                await wait_loaded(instance, None)
+                await instance.wait_loaded()
                 may_wait = False
             except SuiteError as error:
                 results[model_id] = PreloadOutcome(

@@ -22,7 +22,7 @@ from suite.messages.actions.projections import (
     RebuildProjectionRequest,
 )
 from suite.messages.signals import Folded
-from suite.node.generations import beating
+from suite.node.heartbeats import beating
 from suite.node.node import Node
 from suite.projections.catalogue import fleet
 from suite.projections.errors import error_groups, errors

@@ -9,7 +9,7 @@ from suite.messages.actions.generation import Usage
 from suite.messages.actions.ranking import RankedDocument, RerankReply, RerankRequest
 from suite.messages.actor import Rank, Ranked
 from suite.messages.events import UsageRecorded
-from suite.node.generations import EMBED_SECONDS
+from suite.node.actor_client import EMBED_SECONDS
 from suite.node.node import Node
 
 USAGE_TYPE = "rerank"
@@ -24,7 +24,7 @@ async def rerank(node: Node, request: RerankRequest, call: Call) -> RerankReply:
             f"{model.model_id} has no head that ranks documents, it {model.info.purpose}: "
             "choose a model with the capability 'rerank'"
         )
-    ranked = await node.generations.ask(
+    ranked = await node.dispatcher.ask(
         model,
         "rank",
         Rank(

@@ -18,7 +18,7 @@ from suite.messages.actions.replay import (
     ReplayOutcome,
 )
 from suite.messages.signals import Replaying
-from suite.node.generations import beating
+from suite.node.heartbeats import beating
 from suite.node.node import Node
 from suite.prediction.eviction.policy import Candidate
 from suite.prediction.replay.belady import Belady

@@ -35,7 +35,7 @@ from suite.messages.actions.residency import (
 )
 from suite.messages.actor import AdapterFile
 from suite.node.adapters import given_adapters
-from suite.node.generations import beating, wait_loaded
+from suite.node.heartbeats import beating
 from suite.node.instance import Instance
 from suite.node.node import Node, context_warnings
 
@@ -78,7 +78,7 @@ async def _load(
     )
     async with node.supervisor.hold(model, terms, correlation_id=call.request_id, tell=send) as instance:
         if request.wait:
-            await wait_loaded(instance, send)
+            await instance.wait_loaded(send)
             await _load_adapters(node, instance, adapters, request.model_id)
         loaded = instance.phase == "loaded"
         if loaded and instance.unrecorded is not None:
@@ -101,7 +101,7 @@ async def _load_adapters(
     if not adapters:
         return
     try:
-        await node.generations.load_adapters(instance, adapters)
+        await node.actors.load_adapters(instance, adapters)
     except GenerationFailed as error:
         raise LoadFailed(f"{name}: {error.message}") from None
 

@@ -88,7 +88,7 @@ async def _ask(
     request: TokenizeRequest | DetokenizeRequest | ApplyTemplateRequest,
     call: Call,
 ) -> R:
-    return await node.generations.ask(
+    return await node.dispatcher.ask(
         model,
         operation,
         wanted,

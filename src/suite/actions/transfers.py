@@ -9,7 +9,7 @@ from suite.catalogue import Model
 from suite.errors import Cancelled, NodeNotFound
 from suite.messages.actions.transfers import PushedModel, PushModelReply, PushModelRequest
 from suite.messages.signals import Copying
-from suite.node.generations import beating
+from suite.node.heartbeats import beating
 from suite.node.node import Node
 
 

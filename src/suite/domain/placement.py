@@ -116,6 +116,17 @@ def place(wanted: Wanted, nodes: Nodes, *, here: str) -> Placement | None:
     )
 
 
+def lacking(model_id: str, adapters: frozenset[str], nodes: Nodes) -> frozenset[str]:
+    """The nodes that could not compute a model with all of these adapters."""
+    if not adapters:
+        return frozenset()
+    return frozenset(
+        node
+        for node, view in nodes.items()
+        if (offered := view.offered.get(model_id)) is None or not adapters <= offered.adapters
+    )
+
+
 def eviction(view: NodeView, need: Footprint) -> tuple[float, tuple[str, ...]] | None:
     """The models of a node that would have to leave for one that needs this, and what is lost with them.
 

@@ -7,7 +7,7 @@ each GPU. `turns` decides who gets memory when.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal, TypeAlias
+from typing import Final, Literal, TypeAlias
 
 import msgspec
 
@@ -25,6 +25,9 @@ from suite.messages.events import (
 )
 
 Phase: TypeAlias = Literal["loading", "loaded"]
+
+GROWTH_BYTES: Final = 16 << 20
+"""What a model counts for grows in such steps, so that each is worth an event."""
 
 
 class Resident(msgspec.Struct, frozen=True, kw_only=True):
@@ -89,6 +92,15 @@ def evolve(state: Residency, event: Event) -> Residency:
         case InstanceLoadFailed() | InstanceUnloaded() | InstanceCrashed() if _is_resident(state, event):
             del residents[event.model_id]
     return msgspec.structs.replace(state, residents=residents)
+
+
+def grown(reserved: Footprint, measured: Footprint, limits: Footprint) -> Footprint:
+    """What a model counts for that had so much reserved, and now was measured to have this.
+
+    Never less than before, and of each memory at most what the limit is.
+    """
+    more = measured.counted_in(limits).beyond(reserved).in_steps_of(GROWTH_BYTES)
+    return reserved.at_least((reserved + more).at_most(limits))
 
 
 def _counted(state: Residency, event: InstanceLoadStarted | InstanceGrew) -> Footprint:

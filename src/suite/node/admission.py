@@ -43,9 +43,9 @@ from suite.errors import NodeStopping, NotEnoughMemory, Overloaded, Quarantined,
 from suite.identity import Clock, NewId
 from suite.messages.decisions import Decision, Purpose
 from suite.messages.events import AdmissionEvent, Event, InstanceLoadStarted
-from suite.messages.signals import AnySignal, Waiting
+from suite.messages.signals import Waiting
 from suite.node.appraisal import NO_APPRAISAL, Appraisal, Appraise, Held
-from suite.node.instance import Instance
+from suite.node.instance import Instance, Tell
 from suite.node.measurements import LoadMeasurements
 from suite.node.outcomes import End, Outcomes
 
@@ -54,7 +54,6 @@ logger = logging.getLogger("suite.supervisor")
 TELL_SECONDS: Final = 1.0
 """How often one who waits is told a new place, at most."""
 
-Tell = Callable[[AnySignal], Awaitable[None]]
 BeginLoad = Callable[[Model, Start, str, int], Awaitable[tuple[Instance, InstanceLoadStarted]]]
 """Begins a load for the request with this id, which came at this time (nanoseconds since 1970). Returns when
 its start is in the log."""

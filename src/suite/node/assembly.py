@@ -28,6 +28,7 @@ from suite.identity import Clock, NewId, Now
 from suite.log import Log
 from suite.memory_limits import footprint_of, memory_limits, warnings
 from suite.messages.subjects import Subjects
+from suite.node.actor_client import ActorClient
 from suite.node.aliases import Aliases
 from suite.node.appraisal import Appraisals
 from suite.node.benchmarks.asking import Asking
@@ -38,6 +39,7 @@ from suite.node.breakers import Breakers
 from suite.node.cluster import ClusterWatch
 from suite.node.confinement import ModelConfinement
 from suite.node.cores import NodeCores
+from suite.node.dispatcher import Dispatcher
 from suite.node.drain import Drain
 from suite.node.fleet.fleet import Fleet
 from suite.node.fleet.generation_ids import CLAIM_SECONDS, GenerationIds
@@ -46,6 +48,7 @@ from suite.node.gateway import GatewayProcess
 from suite.node.generations import Generations
 from suite.node.integrity import EVENTS_LOST, Integrity
 from suite.node.journal import Journal
+from suite.node.launcher import Launcher
 from suite.node.learning import Learning
 from suite.node.memory_kills import MemoryKills
 from suite.node.nats_server import Nats
@@ -57,6 +60,7 @@ from suite.node.pins import Pins
 from suite.node.quarantine import Quarantine
 from suite.node.reporter import Reporter
 from suite.node.sizes import ModelSizes
+from suite.node.standby import Standby
 from suite.node.supervisor import Supervisor
 from suite.node.transfers.transfers import Transfers
 from suite.node.versions import Names, VersionBook
@@ -96,6 +100,7 @@ def make_supervisor(
     """What loads models and ends them. `limits`: what all of them may have of each memory."""
     settings, connection = env.settings, env.connection
     cores, cgroups = NodeCores(machine.processors), Cgroups()
+    memory_kills = MemoryKills(cgroups.out_of_memory_kills)
     return Supervisor(
         settings.node,
         journal,
@@ -109,14 +114,23 @@ def make_supervisor(
         machine_memory=machine.memory(),
         available_memory=partial(machine.available_memory, cgroups=cgroups),
         gpus=gpus.read,
-        standby=settings.standby and settings.enable_gguf_management,
-        exports_spans=settings.tracing.mode == "otlp",
-        make_spec=partial(actor_spec, settings, env.nats.access, catalogue, cores, limits),
+        launcher=Launcher(
+            partial(actor_spec, settings, env.nats.access, catalogue, cores, limits),
+            standby=Standby(
+                [cores.table.descriptor],
+                partial(cores.seat, None),
+                exports_spans=settings.tracing.mode == "otlp",
+            ),
+            cores=cores,
+            memory_kills=memory_kills,
+            clock=env.clock,
+        ),
+        keeps_standby=settings.standby and settings.enable_gguf_management,
         terminate=lambda lease, error: terminate(
             connection, lease.reply, error, stream=lease.stream, node=settings.node
         ),
         cores=cores,
-        memory_kills=MemoryKills(cgroups.out_of_memory_kills),
+        memory_kills=memory_kills,
         confinement=ModelConfinement.of(is_on=settings.confinement),
         appraise=Appraisals(learning.appraiser, now=env.now),
         version_of=versions.number,
@@ -183,7 +197,8 @@ def make_node(
         replicas=settings.nats.wanted_replicas,
     )
     ids = GenerationIds(claims, settings.node, journal.epoch, fleet.others, clock=clock)
-    generations = Generations(connection, env.subjects, settings.node, supervisor, env.tasks, clock, ids=ids)
+    actors = ActorClient(connection, env.subjects, settings.node, clock)
+    generations = Generations(settings.node, supervisor, actors, env.tasks, clock, ids=ids)
     pictures = WebPictures(connection, WebFiles(settings.pictures.hosts))
     generations.on_end = pictures.let_go
     aliases = Aliases(log, env.subjects, versions, names, fleet, projections, now=env.now, new_id=env.new_id)
@@ -210,7 +225,9 @@ def make_node(
         policy=MostUsedLastHour(),
         learning=learning,
         supervisor=supervisor,
+        actors=actors,
         generations=generations,
+        dispatcher=Dispatcher(supervisor, actors, generations, clock),
         pictures=pictures,
         pins=pins,
         versions=versions,

@@ -116,7 +116,7 @@ class Drain:
     async def _move(self, model_id: str, seconds: float) -> MovedModel:
         """Have another node load a model, unless one has it. Nothing leaves another node for it."""
         wanted = Wanted(model_id=model_id, excluded=frozenset({self._node}))
-        placement = place(wanted, self._fleet.routing.views(), here=self._node)
+        placement = place(wanted, self._fleet.views(), here=self._node)
         if placement is None:
             return MovedModel(model_id=model_id, node=None, problem="no other node has it")
         if placement.node in self._fleet.draining:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Literal, TypeAlias
 
 import anyio
@@ -14,16 +14,19 @@ from opentelemetry.context import Context
 from suite.catalogue import Model
 from suite.domain.footprint import NOTHING, Footprint, gpu_name
 from suite.domain.turns import Occupancy
-from suite.errors import SuiteError
+from suite.errors import ActorCrashed, SuiteError
 from suite.messages.actor import Buffer, CoreSeat
 from suite.messages.decisions import Decision, Purpose
 from suite.messages.events import UnloadReason
+from suite.messages.signals import AnySignal, Progress
 from suite.node.load_trace import LoadPhase, LoadTrace
 from suite.node.process import ActorProcess
 from suite.prediction.costs import LoadKey
 from suite.process_memory import ProcessMemory
 
 Phase: TypeAlias = Literal["loading", "loaded", "ending", "gone"]
+Tell: TypeAlias = Callable[[AnySignal], Awaitable[None]]
+"""Sends a signal to a requester who waits."""
 
 
 class Asked(msgspec.Struct, frozen=True, kw_only=True):
@@ -59,7 +62,7 @@ class Departure(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Instance:
-    """What the node knows of one instance. The supervisor changes it; `Generations` changes its leases."""
+    """What the node knows of one instance. `Lifecycle` and `Unloads` change it, and `Leases` its leases."""
 
     def __init__(self, model: Model, instance_id: str, *, now: float, asked_ns: int | None = None) -> None:
         """`asked_ns`: when its load was asked for (nanoseconds since 1970); None: now."""
@@ -223,6 +226,28 @@ class Instance:
     async def wait_change(self) -> None:
         """Wait until anything about it changes."""
         await self._changed.wait()
+
+    async def wait_loaded(self, tell: Tell | None = None) -> None:
+        """Wait until it is loaded, and tell the progress of its load. Raises why it is not loaded."""
+        if self.phase == "loading":
+            with self.load_trace.waited_for():
+                await self._tell_progress(tell)
+        if self.phase != "loaded":
+            raise self.end_error
+
+    async def _tell_progress(self, tell: Tell | None) -> None:
+        told = -1.0
+        while self.phase == "loading":
+            if tell is not None and self.progress > told:
+                told = self.progress
+                await tell(Progress(model_id=self.model.model_id, fraction=told))
+            else:
+                await self.wait_change()
+
+    @property
+    def end_error(self) -> SuiteError:
+        """The error for one who waited for it, now that it has ended."""
+        return self.failure.copy() if self.failure else ActorCrashed()
 
     async def wait_gone(self) -> None:
         """Wait until its process has ended and its memory is released."""

@@ -22,6 +22,7 @@ from suite.messages.actions.base import KeepAlive
 from suite.messages.actor import ActorSpec, ConfinementSpec, DraftSpec, ModelFiles, NatsAccess, SnapshotSpec
 from suite.messages.events import Generated
 from suite.messages.subjects import Subjects
+from suite.node.actor_client import ActorClient
 from suite.node.adapters import adapters_of
 from suite.node.admission import Terms
 from suite.node.aliases import Aliases
@@ -29,6 +30,7 @@ from suite.node.benchmarks.benchmarks import Benchmarks
 from suite.node.breakers import Breakers
 from suite.node.cluster import ClusterWatch
 from suite.node.cores import NodeCores
+from suite.node.dispatcher import Dispatcher
 from suite.node.drain import Drain
 from suite.node.fleet.fleet import Fleet
 from suite.node.foreign_messages import ForeignMessages
@@ -72,7 +74,9 @@ class Node:
         policy: Policy,
         learning: Learning,
         supervisor: Supervisor,
+        actors: ActorClient,
         generations: Generations,
+        dispatcher: Dispatcher,
         pictures: WebPictures,
         pins: Pins,
         versions: VersionBook,
@@ -103,7 +107,9 @@ class Node:
         self.policy = policy
         self.learning = learning
         self.supervisor = supervisor
+        self.actors = actors
         self.generations = generations
+        self.dispatcher = dispatcher
         self.pictures = pictures
         self.pins = pins
         self.versions = versions

@@ -16,7 +16,6 @@ from suite.errors import NotEnoughMemory, SuiteError
 from suite.identity import Clock, NewId
 from suite.messages.events import ModelPinned, ModelUnpinned
 from suite.node.admission import Terms
-from suite.node.generations import wait_loaded
 from suite.node.instance import Instance
 from suite.node.journal import Journal
 from suite.node.supervisor import Supervisor
@@ -213,7 +212,7 @@ class Pins:
             terms = Terms(deadline=math.inf, purpose="pin")
             async with self._supervisor.hold(model, terms, correlation_id=self._new_id()) as instance:
                 self._last[model.model_id] = instance
-                await wait_loaded(instance, None)
+                await instance.wait_loaded()
         except SuiteError as error:
             logger.warning("%s is pinned, and is not loaded: %s", model.model_id, error.message)
         finally:

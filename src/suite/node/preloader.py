@@ -16,7 +16,6 @@ from suite.messages.actions.residency import LoadModelReply, LoadModelRequest
 from suite.messages.events import PredictionMade
 from suite.node.admission import Terms
 from suite.node.fleet.leadership import Leadership
-from suite.node.generations import wait_loaded
 from suite.node.instance import Instance
 from suite.node.node import Node
 from suite.node.prospects import Prospects
@@ -115,7 +114,7 @@ class Preloader:
                 await self.settlement.record(not_loaded(made, LOADED_ALREADY))
                 return True
             try:
-                await wait_loaded(instance, None)
+                await instance.wait_loaded()
             except SuiteError as error:
                 logger.warning("%s, likely to be used, is not loaded: %s", made.model_id, error.message)
                 return False

@@ -430,7 +430,7 @@ async def _lead(env: Environment, node: Node, preloader: Preloader) -> None:
 
 def _running_work(node: Node, service: Service[Node]) -> RunningWork:
     """What a stop waits for. The request of a generation runs until a model's process has it."""
-    pending, held = node.generations.pending, node.supervisor.generations
+    pending, held = node.generations.pending, node.supervisor.leases.running
     return RunningWork(pending + held, max(0, service.running - pending))
 
 

@@ -67,6 +67,12 @@ class Standby:
                 await self._unwatched.wait()
         return process
 
+    async def end(self) -> None:
+        """End the process if there is one. Cancellation does not interrupt this."""
+        with anyio.CancelScope(shield=True):  # whoever takes the process must end it
+            if (process := await self.take()) is not None:
+                await end_process(process)
+
     async def keep(self, may_start: Callable[[], bool]) -> None:
         """Keep a process ready until cancelled, then end it. Starts none while ``may_start`` is False."""
         pause = PAUSE_SECONDS
@@ -93,13 +99,12 @@ class Standby:
                 await process.wait()
             if self._process is None:
                 return True
-            words = await _last_words(process)
-            if process.returncode == -signal.SIGINT or words == KeyboardInterrupt.__name__:
-                # A Ctrl-C came before the process had its own session: the node stops.
-                return False
-            logger.warning(
-                "the process that stood ready ended with exit code %s: %s", process.returncode, words
-            )
+            # A Ctrl-C reaches it until it has its own session, just before it becomes Python: the node stops.
+            if process.returncode != -signal.SIGINT:
+                words = await _last_words(process)
+                logger.warning(
+                    "the process that stood ready ended with exit code %s: %s", process.returncode, words
+                )
             return False
         finally:
             self._unwatched.set()

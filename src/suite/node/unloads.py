@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import anyio
-from anyio.abc import TaskGroup
 
 from suite import telemetry
 from suite.errors import SuiteError
@@ -13,16 +13,17 @@ from suite.identity import Clock
 from suite.messages.events import UnloadReason
 from suite.node.instance import Departure, Instance
 from suite.node.process import STOP_SECONDS
+from suite.tasks import Spawn
 
 
 class Unloads:
     """The unloads of one node."""
 
-    def __init__(self, tasks: TaskGroup, why_cut: Callable[[Instance], SuiteError], clock: Clock) -> None:
-        """`tasks`: where they run. `why_cut`: what a client gets whose generation an unload has cut."""
+    def __init__(self, spawn: Spawn, why_cut: Callable[[Instance], SuiteError], clock: Clock) -> None:
+        """`spawn` has them run. `why_cut`: what a client gets whose generation an unload has cut."""
         self.process_seconds = STOP_SECONDS
         """How long a process that was told to end may take before it is killed."""
-        self._tasks = tasks
+        self._spawn = spawn
         self._why_cut = why_cut
         self._clock = clock
 
@@ -48,7 +49,7 @@ class Unloads:
         instance.unused_seconds = 0.0 if instance.holds else round(self._clock() - instance.last_used, 3)
         instance.trace = telemetry.current()
         instance.changed()
-        self._tasks.start_soon(self._end, instance)
+        self._spawn(partial(self._end, instance))
 
     async def _end(self, instance: Instance) -> None:
         """Wait for the instance's generations until its deadline, then end its process."""

@@ -33,8 +33,10 @@ SAMPLE_SECONDS: Final = 60.0
 """Between two uses, a chance is put aside about this often."""
 MOST_SAMPLES: Final = 10
 """But no more of them than this, however long nothing was used."""
-MOST_TOLD: Final = 20_000
-"""How many chances wait for their settlement at most; with more uses within a horizon some are left out."""
+MOST_TOLD: Final = 4_000
+"""How many chances wait for their settlement at most, in about 2 MB."""
+_DENSE: Final = MOST_TOLD // 2
+"""With so many that wait, one comes after equal times: they are to be of the whole horizon."""
 _PRIOR: Final = 50.0
 """How many settled chances a bin needs before its own record counts as much as the regression."""
 _GOLDEN: Final = 0.6180339887498949
@@ -189,12 +191,18 @@ class UseChance:
 
     def _put_aside(self, now: float) -> None:
         """Sample moments evenly in time, since chances are asked for at any time."""
-        if not self._models or len(self._told) >= MOST_TOLD:
+        if not self._models or len(self._told) >= MOST_TOLD or self._is_too_soon(now):
             return
         gap = max(now - self._clock.now, 0.0)
         count = min(1 + int(gap / SAMPLE_SECONDS), MOST_SAMPLES)
         for number in range(count):
             self._sample(self._clock.now + gap * number / count)
+
+    def _is_too_soon(self, now: float) -> bool:
+        if len(self._told) < _DENSE:
+            return False
+        last = self._told[-1].until - self.horizon_seconds
+        return now < last + self.horizon_seconds / _DENSE
 
     def _sample(self, at: float) -> None:
         self._samples += 1

@@ -71,6 +71,16 @@ async def kill(part: Part, system: System, _: random.Random) -> float:
     return killed_at
 
 
+async def kill_actor(system: System, _: random.Random) -> float:
+    """A model's process that is gone at once, and that nobody was about to end."""
+    async with system.reloading:
+        pid = await system.actor_of(MODELS[0])
+        os.kill(pid, signal.SIGKILL)
+        killed_at = time.monotonic()
+        await system.missed(MODELS[0], pid)
+    return killed_at
+
+
 async def freeze(part: Part, system: System, chance: random.Random) -> float:
     """A process that stands still for a while, and goes on if it is still there."""
     process = await system.part(part)
@@ -231,13 +241,14 @@ while kills() == before:
 async def exhaust_memory(system: System, _: random.Random) -> float:
     """Others take so much memory that the kernel kills a model's process."""
     assert system.group is not None
-    pid = await system.actor_of(MODELS[0])
-    await anyio.Path(f"/proc/{pid}/oom_score_adj").write_text("1000")
-    hog = [*joining(system.group), sys.executable, "-c", _HOG, str(system.group / "memory.oom_control")]
-    with anyio.fail_after(PATIENCE_SECONDS):
-        await anyio.run_process(hog, check=False)  # the kernel may kill it too
-    over_at = time.monotonic()
-    await _crash_for_lack_of_memory(system, MODELS[0])
+    async with system.reloading:
+        pid = await system.actor_of(MODELS[0])
+        await anyio.Path(f"/proc/{pid}/oom_score_adj").write_text("1000")
+        hog = [*joining(system.group), sys.executable, "-c", _HOG, str(system.group / "memory.oom_control")]
+        with anyio.fail_after(PATIENCE_SECONDS):
+            await anyio.run_process(hog, check=False)  # the kernel may kill it too
+        over_at = time.monotonic()
+        await _crash_for_lack_of_memory(system, MODELS[0])
     return over_at
 
 
@@ -254,9 +265,14 @@ async def _crash_for_lack_of_memory(system: System, model_id: str) -> None:
 
 # --- all ----------------------------------------------------------------------------------------------------
 
-_FACTS: Final[Mapping[Part, str]] = {"actor": "instance.crashed", "node": "node.started"}
+_CRASHED: Final = "instance.crashed"
+_KILLS: Final[Mapping[Part, Attack]] = {"actor": kill_actor}
+_FACTS: Final[Mapping[Part, str]] = {"actor": _CRASHED, "node": "node.started"}
 PROCESS_FAULTS: Final = (
-    *(Fault(f"kill -9 {part}", partial(kill, part), fact=_FACTS.get(part, "")) for part in PARTS),
+    *(
+        Fault(f"kill -9 {part}", _KILLS.get(part, partial(kill, part)), fact=_FACTS.get(part, ""))
+        for part in PARTS
+    ),
     *(Fault(f"SIGSTOP {part}", partial(freeze, part)) for part in PARTS),
 )
 _SET_ASIDE: Final = r"projections/\w+\.damaged-"
@@ -272,5 +288,5 @@ OTHER_FAULTS: Final = (
     Fault("connection cut", cut_connections),
     Fault("clock moved", move_clock),
 )
-MEMORY_FAULT: Final = Fault("out of memory", exhaust_memory, fact="instance.crashed")
+MEMORY_FAULT: Final = Fault("out of memory", exhaust_memory, fact=_CRASHED)
 """Only where the service is in a control group."""

@@ -61,6 +61,8 @@ class System:
         self.port = free_port()
         self.lives = 0
         self.client: Client
+        self.reloading = anyio.Lock()
+        """Held by who unloads and loads a model, and by whom that must not disturb."""
         self._directory = directory
         self._mark = uuid.uuid4().hex
         self._stack: AsyncExitStack
@@ -210,11 +212,22 @@ class System:
             while True:
                 with suppress(SuiteError):
                     await self.client.load_model(model_id)
-                    status = await self.client.get_model_status(model_id)
-                    instance = None if status.model is None else status.model.instance
-                    if instance is not None and instance.pid is not None:
-                        return instance.pid
+                    if (pid := await self._pid_of(model_id)) is not None:
+                        return pid
                 await anyio.sleep(0.02)
+
+    async def missed(self, model_id: str, pid: int) -> None:
+        """Wait until the node no longer takes this for the process of the model."""
+        with anyio.fail_after(PATIENCE_SECONDS):
+            while True:
+                with suppress(SuiteError):
+                    if await self._pid_of(model_id) != pid:
+                        return
+                await anyio.sleep(0.02)
+
+    async def _pid_of(self, model_id: str) -> int | None:
+        model = (await self.client.get_model_status(model_id)).model
+        return None if model is None or model.instance is None else model.instance.pid
 
     def processes(self) -> list[psutil.Process]:
         """Every process that the service has started, in any life, and that still runs."""

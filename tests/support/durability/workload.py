@@ -139,8 +139,9 @@ class Workload:
         asked_at = time.monotonic()
         model_id = self._chance.choice(MODELS)
         try:
-            await self._system.client.unload_model(model_id, drain_ms=500)
-            seq = (await self._system.client.load_model(model_id)).seq
+            async with self._system.reloading:
+                await self._system.client.unload_model(model_id, drain_ms=500)
+                seq = (await self._system.client.load_model(model_id)).seq
         except SuiteError as error:
             self._history.refuse(error.code)
         else:

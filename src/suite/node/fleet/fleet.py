@@ -22,8 +22,11 @@ from suite.messages.actions.base import Reply, Request
 from suite.messages.presence import NodeState
 from suite.messages.subjects import Subjects
 from suite.node.fleet.inventory import Inventory
+from suite.node.fleet.model_names import ModelNames
 from suite.node.fleet.peers import Peers, conversation_hash
+from suite.node.fleet.placements import Placements
 from suite.node.fleet.presence import Presence
+from suite.node.fleet.receiving import Receiving
 from suite.node.fleet.routing import Routing
 from suite.node.fleet.state import OwnState
 from suite.node.supervisor import Supervisor
@@ -73,19 +76,31 @@ class Fleet:
             on_left=self._leave,
             on_cut_off=self._withdraw,
         )
-        self.routing = Routing(
+        self._names = ModelNames(catalogue, names, supervisor, self.peers, new_id)
+        self._placements = Placements(node, self._names, self.peers, self.presence)
+        receiving = Receiving(
             node,
             epoch,
             connection,
             subjects,
             log,
             catalogue=catalogue,
-            names=names,
             supervisor=supervisor,
+            placements=self._placements,
+            presence=self.presence,
+            tasks=tasks,
+        )
+        self.routing = Routing(
+            node,
+            connection,
+            subjects,
+            log,
+            names=self._names,
+            placements=self._placements,
+            receiving=receiving,
             peers=self.peers,
             presence=self.presence,
             tasks=tasks,
-            new_id=new_id,
         )
         supervisor.admission.on_change = self.presence.change
 
@@ -155,23 +170,23 @@ class Fleet:
     def spread(self, model_ids: Iterable[str]) -> dict[str, list[str]]:
         """Which node loads which of these models, by id or alias, so that all are where they are best."""
         asked = {self.canonical(each): each for each in model_ids}
-        placed = spread(asked, self.routing.views(), here=self._node)
+        placed = spread(asked, self.views(), here=self._node)
         return {node: [asked[each] for each in ids] for node, ids in placed.items()}
 
     def canonical(self, id_or_alias: str) -> str:
         """The id of a model: as it is called here, or else on another node."""
-        return self.routing.id_of(id_or_alias)
+        return self._names.id_of(id_or_alias)
 
     def has(self, id_or_alias: str) -> bool:
         """Whether this node or another one has a model."""
-        return self.routing.has(id_or_alias)
+        return self._names.has(id_or_alias)
 
     def meant(self, id_or_alias: str) -> str:
         """What a name stands for: the id of a model, or the name of one with adapters, here or elsewhere.
 
         Models are evaluated under it.
         """
-        return self.routing.meant(id_or_alias)
+        return self._names.meant(id_or_alias)
 
     def chats(self, id_or_alias: str) -> bool | None:
         """Whether a model takes chats, as it has a chat template; None: no node could load it."""
@@ -235,7 +250,7 @@ class Fleet:
 
     def views(self) -> Nodes:
         """All nodes that may get work, as they are decided about."""
-        return self.routing.views()
+        return self._placements.views()
 
     def _lose(self, node: str) -> None:
         for scope in self._asking.pop(node, ()):
