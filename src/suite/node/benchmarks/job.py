@@ -347,12 +347,12 @@ class Job:
         most = patience(self._measured, self._took)
         while not self._others.are_gone_for(model):
             waited = self._clock() - began
-            self._measured = replace(
-                self._measured, waits=waited >= TELL_SECONDS, waited_seconds=before + waited
-            )
+            waits = waited >= TELL_SECONDS
+            self._measured = replace(self._measured, waits=waits, waited_seconds=before + waited)
             if waited >= most:
                 return False
-            await self._tell()
+            if waits:
+                await self._tell()
             await anyio.sleep(LOOK_SECONDS)
         return True
 
