@@ -74,7 +74,7 @@ async def begun(client: Client, model_id: str) -> RunBenchmarkReply:
 
 
 async def a_round_noted(client: Client, benchmark_id: str) -> None:
-    """Wait for the first round: before it, it may be told that the benchmark waits for the loads of others."""
+    """Wait for the first round: before it, the log may be told that it waits for the loads of others."""
     async with aclosing(client.events(f"benchmark.{benchmark_id}.progressed", follow=True)) as events:
         async for each in events:
             if isinstance(each.data, BenchmarkProgressed) and each.data.rounds:
