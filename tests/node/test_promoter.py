@@ -18,9 +18,9 @@ from suite.actions.versions import take_back_alias
 from suite.domain.aliases import Promotion
 from suite.domain.footprint import Footprint
 from suite.domain.nodes import Hosted, Nodes, NodeView, Offered
-from suite.errors import AliasNotFound, ReadModelUnavailable
+from suite.errors import AliasNotFound, NotEnoughMemory, ReadModelUnavailable
 from suite.explanation.promotions import told
-from suite.identity import boot_clock
+from suite.identity import Clock, boot_clock
 from suite.messages.actions.versions import TakeBackAliasRequest
 from suite.messages.events import (
     AliasSet,
@@ -88,7 +88,14 @@ async def promoting(book: VersionBook, names: Names, known: Aliases, lease: Leas
 
 @asynccontextmanager
 async def looked_after(
-    book: VersionBook, names: Names, known: object, fleet: object, lease: Lease, *, now: datetime = NOON
+    book: VersionBook,
+    names: Names,
+    known: object,
+    fleet: object,
+    lease: Lease,
+    *,
+    now: datetime = NOON,
+    clock: Clock = boot_clock,
 ) -> AsyncIterator[None]:
     node = SimpleNamespace(
         versions=book,
@@ -97,7 +104,7 @@ async def looked_after(
         fleet=fleet,
         name="box1",
         now=lambda: now,
-        clock=boot_clock,
+        clock=clock,
     )
     async with anyio.create_task_group() as tasks:
         with pytest.MonkeyPatch.context() as patched:
@@ -157,6 +164,8 @@ class KnownAliases(AliasesOfNode):
         self.looks = 0
         self.ends: list[PromotionStopped] = []
         self.failure: Exception | None = None
+        self.met: set[str] = set()
+        """The promotions, by id, whose gates are met."""
 
     async def findings(self, *given: Any, **_: Any) -> tuple[Finding, ...]:
         await anyio.lowlevel.checkpoint()
@@ -164,7 +173,7 @@ class KnownAliases(AliasesOfNode):
         if self.failure is not None:
             raise self.failure
         is_open = Finding(gate="evaluations", verdict="open", needed=2.0, found=0.0)
-        return () if given[1].gates is None else (is_open,)
+        return () if given[1].gates is None or given[1].id in self.met else (is_open,)
 
     async def change(self, *given: Any) -> int | None:
         await anyio.lowlevel.checkpoint()
@@ -185,36 +194,51 @@ def canary(alias: str, id: str) -> tuple[Event, ...]:
     return set_alias, begun, got
 
 
+SIZES = {"old": 4, "new": 5, "kept": 3, "other": 2}
+CROWD = [registered(id[:1] * 64, model_id=id) for id in SIZES]
+LATER: tuple[Event, ...] = (
+    AliasSet(alias="b", model_id="kept", version=1),
+    PromotionStarted(
+        alias="b",
+        promotion_id="q",
+        model_id="other",
+        version=1,
+        old_model_id="kept",
+        old_version=1,
+        gates=Gates(evaluations=2),
+    ),
+)
+"""A promotion during which what serves keeps the memory that another one may need."""
+
+
+def crowded() -> Any:
+    """A fleet with room for the version and the one that serves, but not beside what serves elsewhere."""
+
+    async def ask(*_: object, **__: object) -> None:
+        await anyio.lowlevel.checkpoint()
+        raise NotEnoughMemory("others use it")
+
+    view = NodeView(
+        node="box1",
+        limits=Footprint(10),
+        offered={id: Offered(footprint=Footprint(bytes_)) for id, bytes_ in SIZES.items()},
+        hosted={id: Hosted(footprint=Footprint(SIZES[id])) for id in ("old", "kept")},
+    )
+    return SimpleNamespace(views=lambda: Nodes([view]), canonical=str, ask=ask)
+
+
 async def test_a_canary_whose_memory_a_later_promotion_takes_for_good_ends(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It was checked when it began. What another promotion keeps it cannot have afterwards."""
     monkeypatch.setattr("suite.domain.promotion.SHARE_WAIT_SECONDS", 0.0, raising=False)
-    sizes = {"old": 4, "new": 5, "kept": 3, "other": 2}
-    view = NodeView(
-        node="box1",
-        limits=Footprint(10),
-        offered={id: Offered(footprint=Footprint(bytes_)) for id, bytes_ in sizes.items()},
-        hosted={id: Hosted(footprint=Footprint(sizes[id])) for id in ("old", "kept")},
-    )
-    models = [registered(id[:1] * 64, model_id=id) for id in sizes]
-    book = book_of(*models, *canary("a", "p"))
-    names = names_of(book, tmp_path)
-    fleet = SimpleNamespace(views=lambda: Nodes([view]), canonical=str)
+    book = book_of(*CROWD, *canary("a", "p"))
+    names, fleet = names_of(book, tmp_path), crowded()
     known = KnownAliases(book, names, fleet)
     async with looked_after(book, names, known, fleet, Lease()):
         await eventually(lambda: known.looks > 3)
         assert not known.ends, "nobody keeps its memory: it comes back with the next request"
-        later = PromotionStarted(
-            alias="b",
-            promotion_id="q",
-            model_id="other",
-            version=1,
-            old_model_id="kept",
-            old_version=1,
-            gates=Gates(evaluations=2),
-        )
-        for seq, event in enumerate((AliasSet(alias="b", model_id="kept", version=1), later), start=100):
+        for seq, event in enumerate(LATER, start=100):
             book.apply(recorded(seq, event))
         await eventually(lambda: known.ends)
     (end,) = known.ends
@@ -226,6 +250,23 @@ async def test_a_canary_whose_memory_a_later_promotion_takes_for_good_ends(
     )
     assert book.aliases["a"].target == ("old", 1)
     assert book.aliases["b"].promotion is not None, "the later one goes on"
+
+
+async def test_the_hour_of_a_load_begins_when_it_is_due_and_not_while_gates_are_open(tmp_path: Path) -> None:
+    book = book_of(*CROWD, *LATER, *promotion("a", "p"))
+    names, fleet, now = names_of(book, tmp_path), crowded(), [0.0]
+    known = KnownAliases(book, names, fleet)
+    async with looked_after(book, names, known, fleet, Lease(), clock=lambda: now[0]):
+        for _ in range(2):
+            looks, now[0] = known.looks, now[0] + 7200
+            await eventually(lambda looks=looks: known.looks > looks + 4)
+        known.met.add("p")
+        await eventually(lambda: "others use it" in known.waits.get("p", ""))
+        assert not known.ends
+        now[0] += 3600
+        await eventually(lambda: known.ends)
+    (end,) = known.ends
+    assert (end.alias, end.reason) == ("a", "not_enough_memory")
 
 
 @pytest.mark.parametrize("failure", [None, ReadModelUnavailable("the read model is away"), KeyError("new")])
