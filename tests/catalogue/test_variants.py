@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from suite.catalogue import Catalogue
-from suite.catalogue.variants import Variant, applied, content_of
+from suite.catalogue.variants import Variant, applied, content_of, names_of
 from suite.config import ModelSettings
 from suite.errors import AdapterMismatch, AdapterNotFound, InvalidRequest, ModelNotFound
 from suite.messages.actions.base import AdapterChoice
@@ -84,6 +84,20 @@ async def test_settings_make_names_for_several(models: Path) -> None:
         "nowhere has the base 'nobody' in its settings, and there is no such model",
         "unarmed needs the adapter 'sword', and there is none of this id",
     ]
+
+
+async def test_a_node_tells_others_only_of_names_whose_adapters_it_has(models: Path) -> None:
+    settings = {
+        "captain": ModelSettings(base="one", adapters=("pirate", "poet")),
+        "unarmed": ModelSettings(base="one", adapters=("pirate", "sword")),
+    }
+    catalogue = await scanned(models, settings)
+    assert "unarmed" in catalogue.variants
+    assert names_of(catalogue.models["one"], catalogue.models, catalogue.variants) == (
+        "captain",
+        "pirate",
+        "poet",
+    )
 
 
 async def test_what_cannot_be_applied_is_refused_by_name(models: Path) -> None:

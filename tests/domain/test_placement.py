@@ -124,6 +124,29 @@ def test_pictures_go_to_a_node_with_the_projector_whatever_speaks_for_another() 
     assert placed(views, needs_projector=True) == "box1"
 
 
+def test_a_model_is_copied_from_a_node_with_its_draft_model_but_answers_need_none() -> None:
+    views = [
+        NodeView(
+            node=name,
+            limits=Footprint(9),
+            free=Footprint(9),
+            hosted={MODEL: Hosted(sha256="x")} if name == "box1" else {},
+            offered={MODEL: Offered(sha256="x", has_draft=has_draft, reads_pictures=not has_draft)},
+        )
+        for name, has_draft in (("box1", False), ("box2", True))
+    ]
+
+    def placed(wanted: Wanted) -> str | None:
+        found = place(wanted, Nodes(views), here="box1")
+        return found.node if found is not None else None
+
+    assert placed(Wanted(model_id=MODEL)) == "box1"
+    assert placed(Wanted(model_id=MODEL, needs_draft=True)) == "box2"
+    assert placed(Wanted(model_id=MODEL, needs_draft=True, excluded=frozenset({"box2"}))) == "box1"
+    both = Wanted(model_id=MODEL, needs_draft=True, needs_projector=True)
+    assert placed(both) == "box1", "no node has both, and pictures count for more"
+
+
 # --- the order of preference --------------------------------------------------------------------------------
 
 

@@ -44,6 +44,7 @@ SECOND = timedelta(seconds=1)
 FILE = Attempt(content="file", settings_key="settings")
 MENDED = Attempt(content="mended", settings_key="settings")
 SMALLER = Attempt(content="file", settings_key="smaller")
+WITH_PIRATE = Attempt(content="file and adapter", settings_key="settings")
 
 
 class Node:
@@ -105,11 +106,18 @@ class Node:
     def use(self, model: str = "m") -> None:
         self.used.add(self._instance(model))
 
-    def crash(self, model: str = "m", reason: CrashReason | None = None) -> None:
+    def crash(self, model: str = "m", reason: CrashReason | None = None, *, variant: str = "") -> None:
         instance_id = self._instance(model)
         self.note(
             InstanceCrashed(
-                node=NODE, model_id=model, instance_id=instance_id, exit_code=-6, generations=0, reason=reason
+                node=NODE,
+                model_id=model,
+                instance_id=instance_id,
+                exit_code=-6,
+                generations=0,
+                reason=reason,
+                variant=variant,
+                variant_content=WITH_PIRATE.content if variant else "",
             )
         )
 
@@ -293,6 +301,44 @@ def test_crashes_soon_after_a_load_count_and_those_of_a_model_that_had_worked_do
     assert node.loads()
 
 
+def test_crashes_with_the_work_of_one_name_only_count_for_that_name_and_not_for_its_model() -> None:
+    node = Node()
+    for _ in range(2):
+        node.start()
+        node.load()
+        node.use()
+        node.crash(variant="pirate")
+    assert node.loads() and not node.loads("pirate", WITH_PIRATE)
+    assert node.loads("pirate", Attempt(content="another adapter", settings_key="settings"))
+    (_, fact) = node.log[-1]
+    assert isinstance(fact, ModelQuarantined)
+    assert (fact.model_id, fact.content, fact.failures) == ("pirate", WITH_PIRATE.content, 2)
+    assert fact.reason.startswith("the process of m crashed with nothing else to do, with exit code -6")
+    node.restart()
+    assert not node.loads("pirate", WITH_PIRATE), "also after a restart"
+    node.start()
+    node.load()
+    node.use()
+    node.unload()
+    assert not node.loads("pirate", WITH_PIRATE), "that its model works says nothing of it"
+    for _ in range(2):
+        node.start()
+        node.load()
+        node.crash()
+    assert not node.loads(), "without the work of a name, the model is why"
+    node.release("pirate")
+    assert node.loads("pirate", WITH_PIRATE) and not node.loads()
+
+
+def test_a_kill_for_lack_of_memory_counts_for_the_model_whatever_it_computed() -> None:
+    node = Node()
+    for _ in range(2):
+        node.start()
+        node.load()
+        node.crash(variant="pirate", reason="out_of_memory")
+    assert not node.loads() and node.loads("pirate", WITH_PIRATE)
+
+
 def test_a_model_that_was_used_and_ended_in_order_has_worked_and_one_of_a_lost_node_is_not_judged() -> None:
     node = failed_twice()
     node.now += FIRST_PAUSE
@@ -394,9 +440,13 @@ class AnyOrder(RuleBasedStateMachine):
     def load(self, model: str) -> None:
         self.node.load(model)
 
-    @rule(model=models, reason=st.sampled_from([None, "out_of_memory"]))
-    def crash(self, model: str, reason: CrashReason | None) -> None:
-        self.node.crash(model, reason)
+    @rule(
+        model=models,
+        reason=st.sampled_from([None, "out_of_memory"]),
+        variant=st.sampled_from(["", "", "pirate"]),
+    )
+    def crash(self, model: str, reason: CrashReason | None, variant: str) -> None:
+        self.node.crash(model, reason, variant=variant)
 
     @rule(model=models, reason=st.sampled_from(["idle", "evicted", "node_lost"]))
     def unload(self, model: str, reason: UnloadReason) -> None:

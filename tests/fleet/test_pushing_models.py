@@ -17,6 +17,7 @@ from suite.messages.actions.transfers import PushModelReply
 from suite.messages.signals import Copying
 from suite.messages.transfers import GetPart
 from suite.node.transfers.parts import PART_BYTES
+from support.adapters import adapter
 from support.command import Command
 from support.fleet import Fleet, fleet
 from support.models import smollm2, tiny_model
@@ -25,6 +26,19 @@ from support.stores import Ollama
 
 PRESENT = dict.fromkeys(("box1", "box2", "box3"), "present")
 BIG = "SmolLM2-135M-Instruct.Q4_1"
+SETTINGS = """
+[models.base]
+draft_model = "draft"
+
+[models.captain]
+base = "base"
+adapters = ["pirate", {id = "poet", scale = 0.5}]
+"""
+ONLY_THERE = """
+[models.duke]
+base = "base"
+adapters = "poet"
+"""
 
 
 def directories(top: Path, *names: str) -> dict[str, Path]:
@@ -54,6 +68,10 @@ async def stored(found: Fleet) -> int:
     return count
 
 
+CREW = ("draft", "base", "pirate", "poet")
+"""What is copied for the name `captain`, in this order."""
+
+
 @pytest.mark.timeout(180)
 async def test_models_come_to_nodes_that_have_them_not_and_no_other_file_is_touched(tmp_path: Path) -> None:
     models = directories(tmp_path, "box1", "box2", "box3")
@@ -69,10 +87,17 @@ async def test_models_come_to_nodes_that_have_them_not_and_no_other_file_is_touc
     shutil.copy(smollm2(), models["box1"] / f"{BIG}.gguf")
     blob = tiny_model(tmp_path / "blob", seed=4).read_bytes()
     Ollama(tmp_path / "ollama").add("registry.ollama.ai/library/stored/1b", blob)
-    async with fleet({name: models[name] for name in ("box2", "box3")}, tmp_path) as found:
-        async with found.node("box1", models["box1"], "--models-dir", str(tmp_path / "ollama")):
+    crew(models["box1"])
+    shutil.copy(models["box1"] / "base.gguf", models["box2"])
+    for name, text in (("all", SETTINGS), ("box1", SETTINGS + ONLY_THERE)):
+        (tmp_path / f"{name}.toml").write_text(text)
+    several = {name: models[name] for name in ("box2", "box3")}
+    own = ("--config", str(tmp_path / "box1.toml"), "--models-dir", str(tmp_path / "ollama"))
+    async with fleet(several, tmp_path, "--config", str(tmp_path / "all.toml")) as found:
+        async with found.node("box1", models["box1"], *own):
             await found.acquainted()
             await small_models_are_copied(found, models)
+            await what_a_name_needs_is_copied(found, models)
             await what_is_cut_goes_on(found, models)
             await other_content_is_removed(found, models)
             assert await stored(found) == 0
@@ -80,7 +105,16 @@ async def test_models_come_to_nodes_that_have_them_not_and_no_other_file_is_touc
     shared = {"publisher/shared.gguf": files(models["box1"])["publisher/shared.gguf"]}
     untouched = {"taken.gguf": tiny_model(tmp_path / "again", seed=3).read_bytes()}
     big = {f"{BIG}.gguf": smollm2().read_bytes()}
-    assert files(models["box3"]) == split | shared | untouched | big | {"stored:1b.gguf": blob}
+    needed = {f"{name}.gguf": (models["box1"] / f"{name}.gguf").read_bytes() for name in CREW}
+    assert files(models["box3"]) == split | shared | untouched | big | needed | {"stored:1b.gguf": blob}
+
+
+def crew(directory: Path) -> None:
+    """Write a model, its draft model and two adapters."""
+    base = tiny_model(directory / "base.gguf", embedding=128)
+    tiny_model(directory / "draft.gguf", seed=5)
+    for number, name in enumerate(("pirate", "poet")):
+        adapter(directory / f"{name}.gguf", base, seed=number)
 
 
 async def small_models_are_copied(found: Fleet, models: Mapping[str, Path]) -> None:
@@ -107,6 +141,31 @@ async def small_models_are_copied(found: Fleet, models: Mapping[str, Path]) -> N
         await client.push_model("shared", ["box9"])
     with pytest.raises(ModelNotFound):
         await client.push_model("nothing")
+
+
+async def what_a_name_needs_is_copied(found: Fleet, models: Mapping[str, Path]) -> None:
+    """box2 has the base and the settings, box3 the settings alone."""
+    client = found.client
+    reply = await client.push_model("captain", ["box2", "box3"])
+    assert (reply.model_id, reply.node) == ("captain", "box1")
+    assert reply.bytes == sum((models["box1"] / f"{name}.gguf").stat().st_size for name in CREW)
+    copied = {each.node: each.copied for each in reply.nodes}
+    assert copied == {"box2": ("draft", "pirate", "poet"), "box3": CREW}
+    assert [(each.state, each.model_id, each.message) for each in reply.nodes] == [
+        ("copied", "captain", None),
+        ("copied", "captain", None),
+    ]
+    for node in ("box2", "box3"):
+        there = await client.on_node(node).generate_text("captain", "Once", max_tokens=2)
+        assert [each.id for each in there.adapters] == ["pirate", "poet"]
+        told = (await client.on_node(node).get_model_status("base")).model
+        assert told is not None and told.draft_model == "draft"
+    again = await client.push_model("captain", ["box2", "box3"])
+    assert [(each.state, each.copied) for each in again.nodes] == [("present", ())] * 2
+
+    (lacking,) = (await client.push_model("duke", ["box2"])).nodes
+    assert (lacking.state, lacking.model_id) == ("present", "duke")
+    assert str(lacking.message).startswith("duke is no name there, as settings are not copied: set base and")
 
 
 async def told_on_the_command_line(found: Fleet, models: Mapping[str, Path]) -> None:

@@ -167,6 +167,11 @@ class KnownAliases(AliasesOfNode):
         self.met: set[str] = set()
         """The promotions, by id, whose gates are met."""
 
+    async def looked(self) -> None:
+        """Wait until it was looked a few times more."""
+        before = self.looks
+        await eventually(lambda: self.looks > before + 4)
+
     async def findings(self, *given: Any, **_: Any) -> tuple[Finding, ...]:
         await anyio.lowlevel.checkpoint()
         self.looks += 1
@@ -257,9 +262,9 @@ async def test_the_hour_of_a_load_begins_when_it_is_due_and_not_while_gates_are_
     names, fleet, now = names_of(book, tmp_path), crowded(), [0.0]
     known = KnownAliases(book, names, fleet)
     async with looked_after(book, names, known, fleet, Lease(), clock=lambda: now[0]):
-        for _ in range(2):
-            looks, now[0] = known.looks, now[0] + 7200
-            await eventually(lambda looks=looks: known.looks > looks + 4)
+        await known.looked()
+        now[0] += 7200
+        await known.looked()
         known.met.add("p")
         await eventually(lambda: "others use it" in known.waits.get("p", ""))
         assert not known.ends

@@ -123,6 +123,10 @@ def test_a_model_with_adapters_is_loaded_and_fails_as_its_model(tmp_path: Path) 
     pirate = names_of(book, tmp_path).find("pirate@cccc")
     assert (pirate.name, pirate.loaded_id, pirate.loaded_sha256) == ("pirate@1", "old", OLD)
     assert book.quarantined(pirate) == 5
+    its_own = msgspec.structs.replace(failed, model_id="pirate", content="c" * 64)
+    alone = book_of(registered(OLD, {}, model_id="old"), PIRATE, its_own)
+    assert alone.quarantined(names_of(alone, tmp_path).find("pirate")) == 3
+    assert alone.quarantined(names_of(alone, tmp_path).find("old")) == 0
     assert book.serving == {"old": "chat"}
     book = book_of(PIRATE, AliasSet(alias="chat", model_id="pirate"))
     assert (book.serving, book.loaded_id(Target("pirate"))) == ({}, "old")

@@ -200,6 +200,17 @@ async def test_a_use_by_a_name_with_adapters_is_one_of_the_name_and_of_the_model
         assert await uses_by_version(db, None) == every
         assert await last_used(db) == {"a": at(5), "pirate": at(4), "poet": at(5)}
         assert await last_used(db, ["pirate", "a"]) == {"a": at(5), "pirate": at(4)}
+        told = recorded(UsageRecorded(model_id="a", usage_type="inference", variant="poet"), 6, at=at(6))
+        await fold(db, PROJECTION, [told])
+        of_name = ("name", "model_id", "uses", "prompt_tokens")
+        assert await counted(db, *of_name, group_by=("name",)) == [
+            ("pirate", "a", 3, 30),
+            ("poet", "a", 2, 10),
+            ("a", "a", 1, 10),
+        ]
+        assert await counted(db, *of_name, group_by=("model",)) == [(None, "a", 6, 50)]
+        assert await counted(db, *of_name, model_id="pirate") == [(None, "a", 3, 30)]
+        assert await counted(db, *of_name, model_id="a", group_by=()) == [(None, None, 6, 50)]
 
 
 async def test_nothing_was_used_yet() -> None:

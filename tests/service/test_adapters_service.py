@@ -100,6 +100,14 @@ async def test_an_adapter_is_applied_per_request_and_its_name_is_a_model(data_di
         assert (applied.id, applied.scale, len(applied.sha256)) == ("pirate", 1.0, 64)
         (first, *_) = [each.data for each in await history(client, "usage") if each.seq == plain.seq]
         assert isinstance(first, Generated) and first.adapters is UNSET
+        counted = (await client.usage(group_by=("name",), min_seq=off.seq)).usage
+        names = {each.name: (each.model_id, each.uses) for each in counted}
+        assert names == {"plain": ("plain", 3), "pirate": ("plain", 1)}
+        (alone,) = (await client.usage(model_id="pirate")).usage
+        assert (alone.model_id, alone.uses) == ("plain", 1), "not all uses of the model"
+        assert "usage of pirate" in (await client.record_usage("pirate")).message
+        (recorded_too,) = (await client.usage(model_id="pirate")).usage
+        assert recorded_too.uses == 2
 
 
 async def test_a_configured_name_stands_for_a_model_with_several_adapters(data_dir: Path) -> None:

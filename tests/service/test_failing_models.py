@@ -19,6 +19,7 @@ from suite.errors import ActorCrashed, LoadFailed, Quarantined, SuiteError
 from suite.messages.actions.status import ModelInfo
 from suite.messages.events import InstanceUnloaded, ModelQuarantined
 from suite.node.startup import running_node
+from support.adapters import adapter
 from support.models import slow_model, tiny_model
 from support.service import facts, history
 
@@ -144,6 +145,42 @@ async def test_a_file_that_cannot_be_loaded_is_not_tried_for_every_request(tmp_p
                 assert outcome == "model_file_invalid", "until the new file is inspected"
                 await anyio.sleep(0.05)
         assert facts(await history(client, "model.odd.released")) == ["model.released"]
+
+
+async def test_a_name_with_adapters_that_crashes_its_model_is_left_alone_and_not_the_model(
+    tmp_path: Path,
+) -> None:
+    base = slow_model(tmp_path / "base.gguf")
+    for number, name in enumerate(("pirate", "poet")):
+        adapter(tmp_path / f"{name}.gguf", base, seed=number)
+    time = TimeOfDay()
+    async with room_for_one(tmp_path, time) as client:
+        with anyio.fail_after(SECONDS):
+            while (await info(client, "pirate")).version is None:  # until all files are read
+                await anyio.sleep(0.01)
+        for _ in range(2):
+            generation = client.generate("pirate", "Once", max_tokens=4000, temperature=0)
+            with pytest.raises(ActorCrashed):
+                async with generation, aclosing(generation.__aiter__()) as chunks:  # type: ignore[type-var]
+                    await anext(chunks)
+                    await kill(client, "base")
+                    async for _chunk in chunks:
+                        pass
+        assert [await ask(client, name) for name in ("pirate", "poet", "base")] == [
+            "model_quarantined",
+            "answered",
+            "answered",
+        ]
+        with pytest.raises(Quarantined, match="the process of base crashed with nothing else to do"):
+            await client.load_model("pirate")
+        assert (await info(client, "base")).quarantine is None
+        shown = (await info(client, "pirate")).quarantine
+        assert shown is not None and shown.failures == 2
+        (breaker,) = [each for each in (await client.health_check()).breakers if each.kind == "model"]
+        assert (breaker.name, breaker.state) == ("pirate", "open")
+        released = await client.release_model("pirate")
+        assert released.seq and released.model_id == "pirate"
+        assert await ask(client, "pirate") == "answered"
 
 
 async def test_a_pinned_model_that_leaves_is_loaded_again_but_not_while_it_is_quarantined(

@@ -33,6 +33,7 @@ from suite.messages.actions.status import (
     QuarantineInfo,
     VariantInfo,
 )
+from suite.messages.events import ModelQuarantined
 from suite.messages.times import parse_time, rfc3339
 from suite.node.instance import Instance
 from suite.node.node import Node
@@ -176,8 +177,9 @@ def _describe_variant(node: Node, name: str, used: Mapping[str, datetime]) -> Mo
     shown = base or file
     assert shown is not None, "it stands for a model, or is a file"
     log_aliases, last = node.versions.names_of(name), used.get(name)
+    of_model = describe(node, shown, used.get(shown.model_id))
     info = replace(
-        describe(node, shown, used.get(shown.model_id)),
+        of_model,
         model_id=name,
         display_name=name,
         aliases=log_aliases,
@@ -193,6 +195,7 @@ def _describe_variant(node: Node, name: str, used: Mapping[str, datetime]) -> Mo
         need_bytes=0,
         need_gpus={},
         estimated_vram_mb=0,
+        quarantine=_pause(node.supervisor.quarantine.pause_of_name(name)) or of_model.quarantine,
         variant=VariantInfo(
             base=None if variant is None else variant.base,
             adapters=() if variant is None else variant.adapters,
@@ -249,7 +252,7 @@ def describe(node: Node, model: Model, used: datetime | None) -> ModelInfo:
         model_path=str(model.path),
         projector=None if model.projector is None else str(model.projector.path),
         file_state="gone" if model.model_id not in node.catalogue.models else model.file_state,
-        file_bytes=info.file_bytes if info else sum(part.size for part in model.file.signature.parts),
+        file_bytes=info.file_bytes if info else model.file.signature.size,
         sha256=model.sha256,
         architecture=info.architecture if info else None,
         parameters=info.parameters if info else None,
@@ -266,7 +269,7 @@ def describe(node: Node, model: Model, used: datetime | None) -> ModelInfo:
         pinned_on=(node.name,) if is_pinned else (),
         waiting=node.supervisor.admission.waiting(model.model_id),
         place=place.place if place is not None else None,
-        quarantine=_quarantine(node, model) if instance is None else None,
+        quarantine=_pause(node.supervisor.quarantine.pause_of(model)) if instance is None else None,
         has_chat_template=model.has_chat_template,
         estimate=model.estimate,
         need_bytes=need.total,
@@ -288,8 +291,7 @@ def describe(node: Node, model: Model, used: datetime | None) -> ModelInfo:
     )
 
 
-def _quarantine(node: Node, model: Model) -> QuarantineInfo | None:
-    found = node.supervisor.quarantine.pause_of(model)
+def _pause(found: ModelQuarantined | None) -> QuarantineInfo | None:
     if found is None:
         return None
     return QuarantineInfo(until=rfc3339(found.until), failures=found.failures, reason=found.reason)

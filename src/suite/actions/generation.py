@@ -73,10 +73,12 @@ async def generate_text(node: Node, request: GenerateTextRequest, call: Call) ->
         adapters = await given_adapters(
             node.settings, node.catalogue, model, request.model_id, request.adapters, new_id=node.new_id
         )
+        variant, variant_version = _variant(node, request)
+        if variant:
+            node.check_name(variant, model)
         signalled = call if request.stream else None
         async with beating(signalled, pending.scope.cancel):
             request, fetched = await node.pictures.fetched(generation_id, request)
-        variant, variant_version = _variant(node, request)
         request = completed(request, model.file.entry.parameters, given)
         handover = Handover(
             generation_id=generation_id,

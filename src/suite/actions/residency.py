@@ -61,6 +61,7 @@ async def load_model(node: Node, request: LoadModelRequest, call: Call) -> LoadM
             adapters = await given_adapters(
                 node.settings, node.catalogue, model, request.model_id, (), new_id=node.new_id
             )
+            node.check_name(node.catalogue.meant(request.model_id), model)
             reply = await _load(node, model, adapters, request, call)
             return msgspec.structs.replace(reply, warnings=warnings)
     raise Cancelled("nobody waits for this load any more")
@@ -209,7 +210,13 @@ def _released(_: ReleaseModelRequest, replies: Mapping[str, ReleaseModelReply]) 
 async def release_model(node: Node, request: ReleaseModelRequest, _: Call) -> ReleaseModelReply:
     """End the quarantine of a model."""
     model_id = node.model(request.model_id).model_id
-    seq = await node.supervisor.quarantine.release(model_id)
+    seq = None
+    if (name := node.catalogue.meant(request.model_id)) in node.catalogue.variants:
+        seq = await node.supervisor.quarantine.release(name)
+    if seq is None:  # its model, then, which is what failed
+        seq = await node.supervisor.quarantine.release(model_id)
+    else:
+        model_id = name
     return ReleaseModelReply(
         model_id=model_id,
         node=node.name,

@@ -5,17 +5,18 @@ from __future__ import annotations
 import anyio
 
 from suite.bus.service import Call, action
-from suite.catalogue import Model
+from suite.catalogue.variants import applied
 from suite.errors import Cancelled, NodeNotFound
 from suite.messages.actions.transfers import PushedModel, PushModelReply, PushModelRequest
 from suite.messages.signals import Copying
 from suite.node.heartbeats import beating
 from suite.node.node import Node
+from suite.node.transfers.needs import Needs, needs_of_model
 
 
 @action("push_model", limit=16, queue=64, route="model")
 async def push_model(node: Node, request: PushModelRequest, call: Call) -> PushModelReply:
-    """Copy the files of a model to nodes that have not got them."""
+    """Copy the files that a model needs to nodes that have not got them."""
     with anyio.CancelScope() as scope:
         async with beating(call if request.stream else None, scope.cancel):
             return await _push(node, request, call)
@@ -28,27 +29,37 @@ async def _push(node: Node, request: PushModelRequest, call: Call) -> PushModelR
             await call.send(copying)
 
     nodes = _targets(node, request.nodes)
-    model = await _copied(node, request.model_id)
-    pushes = node.transfers.pushes
-    content = await pushes.content(model)
-    here = [PushedModel(node=node.name, state="present", model_id=model.model_id, path=str(model.path))]
-    outcomes = await pushes.push(model, content, [each for each in nodes if each != node.name], tell)
+    needs = await _needs(node, request.model_id)
+    pushed = await node.transfers.pushes.push(needs, [each for each in nodes if each != node.name], tell)
+    here = PushedModel(node=node.name, state="present", model_id=needs.name, path=str(needs.own.path))
+    outcomes = [*([here] if node.name in nodes else []), *pushed.outcomes]
     return PushModelReply(
-        model_id=model.model_id,
+        model_id=needs.name,
         node=node.name,
-        bytes=content.bytes,
-        sha256=content.sha256,
-        nodes=tuple(sorted((here if node.name in nodes else []) + outcomes, key=lambda each: each.node)),
+        bytes=pushed.bytes,
+        sha256=pushed.sha256,
+        nodes=tuple(sorted(outcomes, key=lambda each: each.node)),
     )
 
 
-async def _copied(node: Node, model_id: str) -> Model:
-    """The model, or the adapter, whose files are copied. Raises what `Node.loadable` raises."""
-    file = node.catalogue.models.get(node.catalogue.meant(model_id))
-    if file is None or file.adapter is None:
-        return await node.loadable(model_id)
-    await node.catalogue.look(file)
-    return file
+async def _needs(node: Node, model_id: str) -> Needs:
+    """What is copied so that a name is served elsewhere.
+
+    Raises what `Node.loadable` raises, and AdapterNotFound and AdapterMismatch for what is not served here.
+    """
+    catalogue = node.catalogue
+    name = catalogue.meant(model_id)
+    file, variant = catalogue.models.get(name), catalogue.variants.get(name)
+    if variant is None and file is not None and file.adapter is not None:
+        await catalogue.look(file)  # it is an adapter for several models, so it goes alone
+        return Needs(name, file, (file,))
+    model = await node.loadable(model_id)
+    chosen = variant.adapters if variant is not None else ()
+    adapters = [each for each, _ in applied(model, chosen, catalogue.models)]
+    needs = needs_of_model(name, model, adapters, catalogue.models)
+    for each in needs.models:
+        await catalogue.look(each)
+    return needs
 
 
 def _targets(node: Node, asked: tuple[str, ...]) -> tuple[str, ...]:

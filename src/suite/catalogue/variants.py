@@ -114,7 +114,12 @@ def content_of(variant: Variant, models: Mapping[str, Model]) -> str | None:
     if len(digests) <= len(applied):
         return None
     base, *adapters = digests
-    scaled = sorted(f"{digest} {each.scale!r}" for digest, each in zip(adapters, applied, strict=True))
+    return digest_of(base, ((digest, each.scale) for digest, each in zip(adapters, applied, strict=True)))
+
+
+def digest_of(base: str, adapters: Iterable[tuple[str, float]]) -> str:
+    """The digest of a model and adapters by theirs, each of the latter with its scale."""
+    scaled = sorted(f"{digest} {scale!r}" for digest, scale in adapters if scale)
     return sha256("\n".join((base, *scaled)).encode()).hexdigest()
 
 
@@ -151,9 +156,11 @@ def fitting_adapters(model: Model, models: Mapping[str, Model]) -> list[str]:
 
 
 def names_of(model: Model, adapters: Mapping[str, Model], variants: Mapping[str, Variant]) -> tuple[str, ...]:
-    """Those of the adapters that can change a model, and the names that stand for it with adapters."""
-    standing = (name for name, each in variants.items() if each.base == model.model_id)
-    return tuple(sorted({*fitting_adapters(model, adapters), *standing}))
+    """Those of the adapters that can change a model, and the names that stand for it with only these."""
+    fit = set(fitting_adapters(model, adapters))
+    of_model = {name: each for name, each in variants.items() if each.base == model.model_id}
+    standing = (name for name, each in of_model.items() if fit.issuperset(one.id for one in each.adapters))
+    return tuple(sorted({*fit, *standing}))
 
 
 def _base(adapter: Model, models: Mapping[str, Model]) -> str | None:

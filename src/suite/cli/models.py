@@ -243,7 +243,8 @@ def release(target: Target, model: str) -> None:
     """End the quarantine of MODEL on all nodes, so that the next request loads it.
 
     A model that failed twice in a row, at its load or soon after, is left alone for a while, and longer each
-    time. A new file, or other settings, end that as well. `suite status MODEL` shows until when, and why.
+    time. So is a name for a model with adapters, if the model crashed while nothing else was computed. A new
+    file, or other settings, end that as well. `suite status MODEL` shows until when, and why.
 
     \b
     Examples:

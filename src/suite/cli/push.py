@@ -30,18 +30,19 @@ if TYPE_CHECKING:
 def push(target: Target, model: str, nodes: tuple[str, ...], source: str | None) -> int:
     """Copy MODEL from a node that has it to each NODE, or to all nodes if none is named.
 
-    The projector by which a model reads pictures goes with it. Adapters and draft models have names of their
-    own, and are copied by these.
+    What the model needs goes with it: its projector, its draft model, and for a name that stands for a model
+    with adapters the model and these. Settings are not copied; what a node lacks of them is told.
 
-    Each copy is checked by SHA-256 before it appears in the first model directory of its node. A node that
-    has the file already says so, and a file of another content under the same name stays. An interrupted copy
-    goes on when the same is typed again. Only the role operator may do this.
+    Each copy is checked by SHA-256 before it appears in the first model directory of its node. Nothing is
+    sent that a node has already, and a file of another content under the same name stays. An interrupted
+    copy goes on when the same is typed again. Only the role operator may do this.
 
     \b
     Examples:
       suite push smollm2
       suite push smollm2 box2 box3
       suite push smollm2 box2 --from box1
+      suite push pirate box2
     """
     from suite.cli.output import json_line
 
@@ -63,13 +64,14 @@ def push(target: Target, model: str, nodes: tuple[str, ...], source: str | None)
 def _line(reply: PushModelReply, pushed: PushedModel) -> str:
     from suite.units import size
 
+    but = f"; {pushed.message}" if pushed.message else ""
     match pushed.state:
         case "copied":
             name = "" if pushed.model_id in (None, reply.model_id) else f" as {pushed.model_id}"
-            done = f"{size(reply.bytes)} from {reply.node}, SHA-256 checked"
-            return f"{pushed.node}: {reply.model_id} is there{name} ({done})"
+            what = "" if pushed.copied in ((), (reply.model_id,)) else f"{', '.join(pushed.copied)} of "
+            done = f"{what}{size(reply.bytes)} from {reply.node}, SHA-256 checked"
+            return f"{pushed.node}: {reply.model_id} is there{name} ({done}){but}"
         case "present":
-            but = f"; {pushed.message}" if pushed.message else ""
             return f"{pushed.node}: {reply.model_id} was there already, as {pushed.path}{but}"
         case _:
             return f"{pushed.node}: {pushed.message} ({pushed.code})"

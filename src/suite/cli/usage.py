@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from suite.client import Client
     from suite.messages.actions.usage import RecordUsageReply, UsageCount, UsageKey, UsageReply
 
-KEYS = ("model", "hour", "day", "conversation", "usage_type", "requester")
+KEYS = ("name", "model", "hour", "day", "conversation", "usage_type", "requester")
 
 
 @click.command()
@@ -24,11 +24,15 @@ KEYS = ("model", "hour", "day", "conversation", "usage_type", "requester")
     "group_by",
     type=click.Choice(KEYS),
     multiple=True,
-    default=("model",),
+    default=("name",),
     show_default=True,
     help="Group by this; may be repeated.",
 )
-@click.option("--model", shell_complete=model_ids, help="Only this model.")
+@click.option(
+    "--model",
+    shell_complete=model_ids,
+    help="Only this model with any adapters, or this name for one with adapters.",
+)
 @click.option("--conversation", help="Only this conversation.")
 @window_options
 @limit_option()
@@ -44,9 +48,13 @@ def usage(
 ) -> None:
     """Count how much the models were used: generations and recorded uses. Hours and days are in UTC.
 
+    By `name`, a use of a name that stands for a model with adapters counts for that name; by `model`, for the
+    model.
+
     \b
     Examples:
       suite usage
+      suite usage --by model
       suite usage --by day --by model --since 7d
       suite usage --by requester --since 30d
       suite usage --model smollm2 --by hour --json
@@ -78,7 +86,7 @@ def usage(
 def _show(group_by: tuple[UsageKey, ...], usage: tuple[UsageCount, ...]) -> None:
     from suite.cli.output import duration, local_time, table
 
-    columns = [*dict.fromkeys("start" if key in ("hour", "day") else key for key in group_by)]
+    columns = _columns(group_by, usage)
     names = {"model": "model_id", "conversation": "conversation_id"}
     rows = [
         (
@@ -94,6 +102,17 @@ def _show(group_by: tuple[UsageKey, ...], usage: tuple[UsageCount, ...]) -> None
     ]
     figures = ("uses>", "prompt tokens>", "reused>", "generated>", "generating>", "last used")
     table([*(column.replace("_", " ") for column in columns), *figures], rows)
+
+
+def _columns(group_by: tuple[UsageKey, ...], usage: tuple[UsageCount, ...]) -> list[str]:
+    """The columns of keys: where all names are those of models, these alone."""
+    named = ("name", "model") if any(each.name != each.model_id for each in usage) else ("model",)
+    columns = (
+        column
+        for key in group_by
+        for column in (named if key == "name" else ("start",) if key in ("hour", "day") else (key,))
+    )
+    return [*dict.fromkeys(columns)]
 
 
 def _cell(column: str, value: str | None) -> str:

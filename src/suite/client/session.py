@@ -236,7 +236,7 @@ class Client(Evaluations, Benchmarks, Records, Statistics, Traces, Texts, Gatewa
     async def push_model(
         self, model_id: str, nodes: Sequence[str] = (), *, on_progress: OnCopying | None = None
     ) -> PushModelReply:
-        """Copy the files of a model to nodes that have not got them; to all if no nodes are named.
+        """Copy all files that a model needs to nodes that have not got them; to all if no nodes are named.
 
         ``on_progress`` is called with how far each node is. The reply says what became of it on each. What
         was cut goes on where it was when the same is asked for again. Requires the role operator. Raises

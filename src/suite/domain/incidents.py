@@ -99,6 +99,8 @@ def incident(event: Event) -> Incident | None:
 def _crash(event: InstanceCrashed) -> str:
     process = f"the process of {event.model_id} on {event.node}"
     generations = counted(event.generations, "generation")
+    if event.variant:
+        generations += f" of {event.variant}"
     if event.reason == "out_of_memory":
         return (
             f"{process} was killed by the kernel for lack of memory, with {generations} in it: "

@@ -59,6 +59,8 @@ class Offered(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """Whether it has a chat template, as far as is known."""
     reads_pictures: bool | None = None
     """Whether it has a projector; None: that is not known."""
+    has_draft: bool = False
+    """Whether it has a draft model."""
 
 
 class NodeView(msgspec.Struct, frozen=True, kw_only=True):

@@ -13,14 +13,14 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import groupby
 from typing import Final, Literal, NamedTuple, TypeAlias
 
 import msgspec
 
 from suite.domain.footprint import Footprint
-from suite.domain.nodes import Hosted, Nodes, NodeView, Offer, seed_of
+from suite.domain.nodes import Hosted, Nodes, NodeView, Offer, Offered, seed_of
 
 Reason: TypeAlias = Literal["named", "any", "conversation", "loaded", "fits", "evicts", "waits"]
 
@@ -48,6 +48,8 @@ class Wanted(msgspec.Struct, frozen=True, kw_only=True):
     """Nodes on which it has failed already."""
     needs_projector: bool = False
     """Whether only a node with the model's projector serves it: it brings pictures, or copies the model."""
+    needs_draft: bool = False
+    """Whether only a node with the model's draft model serves it: it copies the model. Answers need none."""
 
 
 class Placement(msgspec.Struct, frozen=True, kw_only=True):
@@ -95,8 +97,10 @@ def place(wanted: Wanted, nodes: Nodes, *, here: str) -> Placement | None:
 
     `here`: the node that decides, which serves the request where nothing speaks for another.
     """
-    if wanted.needs_projector and (blind := _blind(wanted, nodes)):
-        wanted = msgspec.structs.replace(wanted, excluded=wanted.excluded | blind)
+    if wanted.needs_projector:
+        wanted = _narrowed(wanted, nodes, lambda each: each.reads_pictures is False)
+    if wanted.needs_draft:
+        wanted = _narrowed(wanted, nodes, lambda each: not each.has_draft)
     options = _options(wanted, nodes)
     hosts = _that_continue(options, wanted) or [each for each in options.hosts if not each.view.is_draining]
     opens = [] if hosts else _opens(options, wanted.model_id)
@@ -156,12 +160,12 @@ def loss(load_seconds: float, idle_seconds: float) -> float:
     return load_seconds * math.exp2(-idle_seconds / IDLE_HALF_LIFE_SECONDS)
 
 
-def _blind(wanted: Wanted, nodes: Nodes) -> frozenset[str]:
-    """The nodes with the model that have no projector; none if all of them are: one says what is missing."""
+def _narrowed(wanted: Wanted, nodes: Nodes, lacks: Callable[[Offered], bool]) -> Wanted:
+    """Exclude the nodes whose model lacks something; not if all of them do: one says what is missing."""
     offers = nodes.offering(wanted.model_id)
-    blind = {node for each in offers if each.offered.reads_pictures is False for node in each.views}
-    able = {node for each in offers for node in each.views} - blind - wanted.excluded
-    return frozenset(blind) if able else frozenset()
+    lacking = {node for each in offers if lacks(each.offered) for node in each.views}
+    able = {node for each in offers for node in each.views} - lacking - wanted.excluded
+    return msgspec.structs.replace(wanted, excluded=wanted.excluded | lacking) if able else wanted
 
 
 # --- which file the id stands for ---------------------------------------------------------------------------

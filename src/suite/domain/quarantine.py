@@ -10,7 +10,8 @@
 What counts is a content (the digest of the files) with its settings. It fails when
 
 - its load fails in llama.cpp, or its process dies while it loads;
-- its process crashes within `WORKED` after it was loaded.
+- its process crashes within `WORKED` after it was loaded. If all that it did was asked for by one name that
+  stands for the model with adapters, that counts for the name (the content of all of it), not for the model.
 
 An end that says nothing about the file and its settings does not count: the load was cancelled, the node
 stopped or was lost, the system could not start a process, the files were changed meanwhile, NATS could not be
@@ -18,7 +19,8 @@ reached, the model turned out to need more memory than there can be (so it is re
 kernel killed the process for lack of memory while other models were there too.
 
 It has worked when its process has lived for longer than `WORKED`, or was used, and ended when it was told to.
-What left unused soon after its load has shown nothing: others may have needed its memory.
+What left unused soon after its load has shown nothing: others may have needed its memory. None of that is
+known of a name: its failures count for `MEMORY`.
 A single failure may be a coincidence (`FREE_FAILURES`). Each further one in a row begins a pause, twice as
 long as the one before. After the pause the next request loads the model, and all that come meanwhile wait for
 that one load: if it fails too, the next pause begins; once it has worked, all is forgotten. So is a failure
@@ -33,7 +35,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import datetime, timedelta
-from typing import Final, Literal, TypeAlias, TypeVar
+from typing import Final, Literal, TypeAlias, TypeGuard, TypeVar
 
 import msgspec
 
@@ -103,7 +105,7 @@ class Failures(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Experience(msgspec.Struct, frozen=True, kw_only=True):
-    """The state: what one node has experienced with its models, by id."""
+    """The state: what one node has experienced with its models, by id, and with names that stand for such."""
 
     running: Mapping[str, Running] = {}
     failures: Mapping[str, tuple[Failures, ...]] = {}
@@ -139,7 +141,7 @@ def decide(
             if failures.count <= FREE_FAILURES:
                 return None
             return ModelQuarantined(
-                model_id=fact.model_id,
+                model_id=_blamed(state, fact)[0],
                 node=node,
                 content=failures.attempt.content,
                 settings_key=failures.attempt.settings_key,
@@ -210,7 +212,7 @@ def _after_end(state: Experience, event: InstanceEvent, at: datetime) -> Experie
     ended = msgspec.structs.replace(state, running=_less(state.running, model_id))
     match _verdict(state, event):
         case "failed":
-            return _put(ended, model_id, _failed(state, event, at))
+            return _put(ended, _blamed(state, event)[0], _failed(state, event, at))
         case "worked":
             return msgspec.structs.replace(ended, failures=_less(state.failures, model_id))
         case _:
@@ -243,10 +245,23 @@ def _is_excused(state: Experience, reason: str | None) -> bool:
 
 def _failed(state: Experience, fact: InstanceEvent, at: datetime) -> Failures:
     """The failures of a model with this one, which is not in the state yet."""
-    attempt = state.running[fact.model_id].attempt
-    before = failures_of(state, fact.model_id, attempt)
+    model_id, attempt = _blamed(state, fact)
+    before = failures_of(state, model_id, attempt)
     goes_on = before is not None and at - before.since < MEMORY
     return Failures(attempt=attempt, count=before.count + 1 if before and goes_on else 1, since=at)
+
+
+def _blamed(state: Experience, fact: InstanceEvent) -> tuple[str, Attempt]:
+    """What a failure counts for: the model, or the name of one with adapters if nothing else was computed."""
+    attempt = state.running[fact.model_id].attempt
+    if _is_of_name(fact):
+        return fact.variant, Attempt(content=fact.variant_content, settings_key=attempt.settings_key)
+    return fact.model_id, attempt
+
+
+def _is_of_name(fact: InstanceEvent) -> TypeGuard[InstanceCrashed]:
+    """Whether a process crashed with the work of one name only. Memory is a matter of the model."""
+    return isinstance(fact, InstanceCrashed) and fact.reason is None and bool(fact.variant_content)
 
 
 def _reason(fact: InstanceEvent) -> str:
@@ -255,6 +270,8 @@ def _reason(fact: InstanceEvent) -> str:
             return message
         case InstanceCrashed(reason="out_of_memory"):
             return "its process was killed by the kernel for lack of memory"
+        case InstanceCrashed(exit_code=exit_code, model_id=model_id) if _is_of_name(fact):
+            return f"the process of {model_id} crashed with nothing else to do, with {described(exit_code)}"
         case InstanceCrashed(exit_code=exit_code):
             return f"its process crashed soon after it was loaded, with {described(exit_code)}"
         case _:

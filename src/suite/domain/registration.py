@@ -7,13 +7,12 @@ registers again.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import NamedTuple, TypeAlias
+from typing import NamedTuple
 
 import msgspec
 
+from suite.domain.versions import Settings
 from suite.messages.events import Event, ModelRegistered, ModelRemoved
-
-Settings: TypeAlias = Mapping[str, str | int | float | bool]
 
 
 class File(NamedTuple):

@@ -130,6 +130,10 @@ class Versions:
         """The number of the version that a model is at: the newest that is on any node; 0: none is."""
         return max(self.current(model_id).values(), default=0)
 
+    def at(self, model_id: str, number: int) -> Version | None:
+        """The version with this number; for 0 the one that the model is at."""
+        return self.get(model_id, number or self.newest(model_id))
+
     def nodes(self, model_id: str, number: int) -> tuple[str, ...]:
         """Where a version is on disk, and would be loaded."""
         return tuple(sorted(node for node, has in self.current(model_id).items() if has == number))

@@ -105,6 +105,8 @@ class OfferedModel(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     """Whether it has a chat template. Nodes of versions that do not say so may have one."""
     reads_pictures: bool | None = None
     """Whether it has a projector; null: the node is of a version that does not tell."""
+    has_draft: bool = False
+    """Whether it has a draft model, and would copy that too. Nodes of older versions would not."""
 
 
 class GetPresence(msgspec.Struct, frozen=True, kw_only=True):

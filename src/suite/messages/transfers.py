@@ -1,7 +1,8 @@
 """What nodes send each other to copy a model (ADR 61). Only nodes send and read this.
 
 The node that has the files asks another to fetch them. That one asks for one part of a file after the other;
-the first puts each into the object store, and answers under which name it is there.
+the first puts each into the object store, and answers under which name it is there. A draft model, a model
+and its adapters are fetched one after the other, each as a model of its own.
 """
 
 from __future__ import annotations
@@ -34,6 +35,10 @@ class FetchModel(msgspec.Struct, frozen=True, kw_only=True):
     files: tuple[TransferFile, ...]
     projector: TransferFile | None = None
     """That by which the model reads pictures. Its parts are asked for by the number after the last file's."""
+    name: str = ""
+    """The name that is to be served with this and what was fetched before; empty if something follows."""
+    has_draft: bool = False
+    """Whether the model of the name has a draft model, which was sent before it."""
 
 
 class Fetching(msgspec.Struct, frozen=True, kw_only=True, tag="fetching"):

@@ -220,8 +220,7 @@ class Aliases:
         return Target(model_id)
 
     def _check_architecture(self, version: Version, old: Target, *, is_any_good: bool) -> None:
-        versions = self._book.versions
-        serving = versions.get(old.model_id, old.version or versions.newest(old.model_id))
+        serving = self._book.versions.at(*old)
         if is_any_good or serving is None:
             return
         was, is_now = serving.registered.architecture, version.registered.architecture

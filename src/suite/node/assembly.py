@@ -109,7 +109,9 @@ def make_supervisor(
             queue_limit=settings.queue_limit,
             turn_seconds=settings.turn_seconds,
         ),
-        quarantine=Quarantine(past.experience, node=settings.node, journal=journal, now=env.now),
+        quarantine=Quarantine(
+            past.experience, node=settings.node, catalogue=catalogue, journal=journal, now=env.now
+        ),
         sizes=ModelSizes(settings.node, limits),
         machine_memory=machine.memory(),
         available_memory=partial(machine.available_memory, cgroups=cgroups),

@@ -162,7 +162,13 @@ class Dispatcher:
         An actor that does not answer counts as dead, and is killed to be sure.
         """
         leases, generation_id = self._supervisor.leases, handover.generation_id
-        lease = Lease(reply=reply, stream=handover.request.stream, asked=asked)
+        lease = Lease(
+            reply=reply,
+            stream=handover.request.stream,
+            asked=asked,
+            variant=handover.variant,
+            adapters=handover.adapters,
+        )
         instance.leases[generation_id] = lease
         try:
             waited_ms = round((self._clock() - asked.since) * 1000, 3)

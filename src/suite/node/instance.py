@@ -15,7 +15,7 @@ from suite.catalogue import Model
 from suite.domain.footprint import NOTHING, Footprint, gpu_name
 from suite.domain.turns import Occupancy
 from suite.errors import ActorCrashed, SuiteError
-from suite.messages.actor import Buffer, CoreSeat
+from suite.messages.actor import AdapterFile, Buffer, CoreSeat
 from suite.messages.decisions import Decision, Purpose
 from suite.messages.events import UnloadReason
 from suite.messages.signals import AnySignal, Progress
@@ -49,6 +49,10 @@ class Lease(msgspec.Struct, kw_only=True):
     """Whether the actor has the generation. Until then the hand-over replies to the client."""
     traceparent: str | None = None
     """The span of the hand-over, which the generation's spans belong to; None outside of any trace."""
+    variant: str = ""
+    """The name that it was asked for by, if that stands for the model with just its adapters."""
+    adapters: tuple[AdapterFile, ...] = ()
+    """What the model is computed with for it."""
 
 
 class Departure(msgspec.Struct, frozen=True, kw_only=True):
@@ -159,6 +163,16 @@ class Instance:
     def running(self) -> int:
         """How many generations its actor has, running or queued there."""
         return sum(lease.accepted for lease in self.leases.values())
+
+    @property
+    def sole_use(self) -> Lease | None:
+        """A generation of the name that all work of its actor was asked for by, if that stands for the model
+        with adapters; None: there is no work, or some of no such name.
+        """
+        leases = [*self.leases.values()]
+        uses = {(each.variant, each.adapters) for each in leases}
+        others = self.waiting - sum(not each.accepted for each in leases)  # such as embeddings
+        return leases[0] if len(uses) == 1 and not others and leases[0].variant else None
 
     @property
     def occupancy(self) -> Occupancy:

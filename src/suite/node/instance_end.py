@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable
 from typing import TypeAlias
 
+from suite.catalogue.variants import digest_of
 from suite.domain.exit_codes import FILE_CUT, described, was_file_cut
 from suite.errors import ActorCrashed, LoadCancelled, LoadFailed, ModelUnloading, NodeStopping, SuiteError
 from suite.messages.events import (
@@ -16,7 +17,7 @@ from suite.messages.events import (
     LoadFailureReason,
     UnloadReason,
 )
-from suite.node.instance import Instance
+from suite.node.instance import Instance, Lease
 from suite.node.memory_kills import MemoryKills
 
 logger = logging.getLogger("suite.supervisor")
@@ -119,6 +120,7 @@ class InstanceEnds:
             reason = None
             logger.error("%s crashed with %s: %s", model_id, described(exit_code), _last_errors(instance))
             instance.failure = ActorCrashed(_FILE_CUT if was_file_cut(exit_code) else None)
+        use = instance.sole_use
         return InstanceCrashed(
             node=self._node,
             model_id=model_id,
@@ -126,10 +128,19 @@ class InstanceEnds:
             exit_code=exit_code,
             generations=len(instance.leases),
             version=instance.version,
+            variant="" if use is None else use.variant,
+            variant_content="" if use is None else _content(instance, use),
             reason=reason,
             peak_bytes=instance.peak.total,
             gpus=dict(instance.peak.gpus),
         )
+
+
+def _content(instance: Instance, lease: Lease) -> str:
+    """The digest of what a generation was computed with; empty if that of the model is not known."""
+    if instance.sha256 is None:
+        return ""
+    return digest_of(instance.sha256, ((each.sha256, each.scale) for each in lease.adapters))
 
 
 def _last_errors(instance: Instance) -> str:

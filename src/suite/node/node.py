@@ -15,7 +15,14 @@ from suite.catalogue import Catalogue, Model
 from suite.config import Settings
 from suite.domain.footprint import Footprint
 from suite.engine.gguf.signature import Signature
-from suite.errors import InvalidRequest, ModelFileInvalid, ReadModelBehind, SuiteError, VersionGone
+from suite.errors import (
+    InvalidRequest,
+    ModelFileInvalid,
+    Quarantined,
+    ReadModelBehind,
+    SuiteError,
+    VersionGone,
+)
 from suite.identity import Clock, NewId, Now
 from suite.log import Log
 from suite.messages.actions.base import KeepAlive
@@ -207,6 +214,14 @@ class Node:
         if model.error is not None:  # also of what is loaded: it has turned out to be damaged meanwhile
             raise model.error.copy()
         return model
+
+    def check_name(self, name: str, model: Model) -> None:
+        """Check that a name may be computed, if it stands for the model with adapters. Raises Quarantined."""
+        try:
+            self.supervisor.quarantine.check_name(name)
+        except Quarantined as error:
+            self.supervisor.admission.note_refusal(model.model_id, error)
+            raise
 
     def keep_alive(self, model: Model) -> float:
         """The idle time in seconds after which the model is unloaded; inf: never.

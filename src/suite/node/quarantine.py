@@ -9,9 +9,11 @@ from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 
-from suite.catalogue import Model
+from suite.catalogue import Catalogue, Model
+from suite.catalogue.variants import content_of
 from suite.domain.breaker import failed_with
 from suite.domain.quarantine import (
+    MEMORY,
     Attempt,
     Experience,
     FilesChanged,
@@ -35,8 +37,11 @@ logger = logging.getLogger("suite.supervisor")
 class Quarantine:
     """Remembers what became of the node's instances, and says which models must not be loaded now."""
 
-    def __init__(self, experience: Experience, *, node: str, journal: Journal, now: Now) -> None:
+    def __init__(
+        self, experience: Experience, *, node: str, catalogue: Catalogue, journal: Journal, now: Now
+    ) -> None:
         self._state = experience
+        self._catalogue = catalogue
         self._node = node
         self._journal = journal
         self._now = now
@@ -44,6 +49,13 @@ class Quarantine:
     def pause_of(self, model: Model) -> ModelQuarantined | None:
         """Why a model must not be loaded now, and until when; None if it may be."""
         return pause_of(self._state, model.model_id, _attempt(model), self._now())
+
+    def pause_of_name(self, name: str) -> ModelQuarantined | None:
+        """Why a name that stands for a model with adapters must not be computed now; None if it may be."""
+        if name not in self._state.failures:
+            return None
+        attempt = self._attempt_of_name(name)
+        return None if attempt is None else pause_of(self._state, name, attempt, self._now())
 
     def paused(self, models: Mapping[str, Model]) -> tuple[str, ...]:
         """Those of these models, by id, that must not be loaded now."""
@@ -56,13 +68,19 @@ class Quarantine:
         return failures is not None and failures.quarantine is not None
 
     def breakers(self, models: Mapping[str, Model]) -> Iterator[BreakerInfo]:
-        """As breakers, those of these models that are quarantined, or were and have not worked since."""
-        for model_id in self._state.failures.keys() & models.keys():
-            model = models[model_id]
-            failures = failures_of(self._state, model_id, _attempt(model))
-            if failures is None or (quarantine := failures.quarantine) is None:
+        """As breakers, what is quarantined, or was and has not worked since: of these models, and of all
+        names that stand for one with adapters.
+        """
+        now = self._now()
+        for model_id in self._state.failures:
+            of_name = self._attempt_of_name(model_id)
+            attempt = of_name or (_attempt(models[model_id]) if model_id in models else None)
+            failures = None if attempt is None else failures_of(self._state, model_id, attempt)
+            if attempt is None or failures is None or (quarantine := failures.quarantine) is None:
                 continue
-            is_open = self.pause_of(model) is not None
+            if of_name and now - failures.since >= MEMORY:
+                continue  # nothing else shows that a name works
+            is_open = pause_of(self._state, model_id, attempt, now) is not None
             yield BreakerInfo(
                 node=self._node,
                 kind="model",
@@ -79,6 +97,20 @@ class Quarantine:
         quarantine = self.pause_of(model)
         if quarantine is not None:
             raise _refusal(quarantine, self._now())
+
+    def check_name(self, name: str) -> None:
+        """Raise Quarantined for a name that stands for a model with adapters and must not be computed now."""
+        quarantine = self.pause_of_name(name)
+        if quarantine is not None:
+            raise _refusal(quarantine, self._now())
+
+    def _attempt_of_name(self, name: str) -> Attempt | None:
+        """What a name stands for; None if that is no model with adapters, or not all files were read."""
+        models, variant = self._catalogue.models, self._catalogue.variants.get(name)
+        content = None if variant is None else content_of(variant, models)
+        if variant is None or content is None:
+            return None
+        return Attempt(content=content, settings_key=models[variant.base].settings_key)
 
     def lived(self, lived: Lived) -> None:
         """Take notice of how an instance has lived, before its end is noted."""

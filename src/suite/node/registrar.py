@@ -8,10 +8,12 @@ from collections.abc import Callable, Mapping
 from functools import partial
 
 import anyio
+import msgspec
 
 from suite.catalogue import Catalogue, Model
 from suite.catalogue.variants import Variant, content_of, lacks
 from suite.domain.registration import Found, Gone, Registration, decide, evolve
+from suite.engine.gguf.file import GgufInfo
 from suite.errors import (
     ModelFileGone,
     ModelFileIncomplete,
@@ -166,7 +168,7 @@ class Registrar:
             logger.warning("%s is not registered yet: %s", name, error.message)
             self._unread[name] = None
             return
-        fact = described(self._node, name, variant, catalogue.models)
+        fact = registered_name(self._node, name, variant, catalogue.models)
         if fact is not None and catalogue.variants.get(name) == variant:
             self._variants[name] = frozenset(variant.parts)
             await self._settle(Found(fact=fact))
@@ -197,19 +199,7 @@ class Registrar:
         if now is None or now.file.signature != model.file.signature:
             return None  # whoever noticed that notes it
         self._on_digest(now)
-        return ModelRegistered(
-            model_id=model.model_id,
-            node=self._node,
-            file_name=model.file_name,
-            file_bytes=model.info.file_bytes,
-            sha256=sha256,
-            architecture=model.info.architecture,
-            parameters=model.info.parameters,
-            quantization=model.info.quantization,
-            trained_context_tokens=model.info.context_tokens,
-            settings=model.version_settings,
-            source=model.source,
-        )
+        return _registered(self._node, model, model.info, sha256)
 
     def _tell_damage(self, model_id: str) -> None:
         now = self._catalogue.models.get(model_id)
@@ -229,24 +219,40 @@ class Registrar:
         )
 
 
-def described(node: str, name: str, variant: Variant, models: Mapping[str, Model]) -> ModelRegistered | None:
-    """The registration of a name that stands for a model with adapters; None while anything is not known."""
+def _registered(node: str, model: Model, info: GgufInfo, sha256: str) -> ModelRegistered:
+    """The registration of a model."""
+    return ModelRegistered(
+        model_id=model.model_id,
+        node=node,
+        file_name=model.file_name,
+        file_bytes=info.file_bytes,
+        sha256=sha256,
+        architecture=info.architecture,
+        parameters=info.parameters,
+        quantization=info.quantization,
+        trained_context_tokens=info.context_tokens,
+        settings=model.version_settings,
+        source=model.source,
+    )
+
+
+def registered_name(
+    node: str, name: str, variant: Variant, models: Mapping[str, Model]
+) -> ModelRegistered | None:
+    """The registration of a name that stands for a model with adapters; None while anything is not known.
+
+    It is that of the model, but for the files.
+    """
     base, content = models.get(variant.base), content_of(variant, models)
     if base is None or base.info is None or base.sha256 is None or content is None:
         return None
     adapters = [models[each.id] for each in variant.adapters]
     files = adapters or [base]
-    return ModelRegistered(
+    return msgspec.structs.replace(
+        _registered(node, base, base.info, content),
         model_id=name,
-        node=node,
         file_name=", ".join(each.file_name for each in files),
-        file_bytes=sum(_file_bytes(each) for each in files),
-        sha256=content,
-        architecture=base.info.architecture,
-        parameters=base.info.parameters,
-        quantization=base.info.quantization,
-        trained_context_tokens=base.info.context_tokens,
-        settings=base.version_settings,
+        file_bytes=sum(each.file.signature.size for each in files),
         source=files[0].source,
         base=base.model_id,
         base_sha256=base.sha256,
@@ -255,10 +261,6 @@ def described(node: str, name: str, variant: Variant, models: Mapping[str, Model
             for each, adapter in zip(variant.adapters, adapters, strict=True)
         ),
     )
-
-
-def _file_bytes(model: Model) -> int:
-    return sum(each.size for each in model.file.signature.parts)
 
 
 def _is_refused(model: Model) -> bool:

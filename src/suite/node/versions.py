@@ -107,16 +107,16 @@ class VersionBook:
     def quarantined(self, version: Version) -> int:
         """The newest event that says that a version failed again and again; 0: there is none.
 
-        One with adapters fails with its model: whether an adapter was why is not known.
+        One with adapters fails with its model too, whatever that was computed with.
         """
+        own = self._quarantined.get((version.model_id, version.number), 0)
         if version.registered.base:
-            return self._failed.get((version.loaded_id, version.loaded_sha256), 0)
-        return self._quarantined.get((version.model_id, version.number), 0)
+            return max(own, self._failed.get((version.loaded_id, version.loaded_sha256), 0))
+        return own
 
     def loaded_id(self, target: Target) -> str:
         """The id of the model that is in memory for what a name stands for."""
-        number = target.version or self.versions.newest(target.model_id)
-        version = self.versions.get(target.model_id, number)
+        version = self.versions.at(*target)
         return target.model_id if version is None else version.loaded_id
 
     @property
@@ -248,7 +248,7 @@ class Names:
             return self._book.versions.find(model_id, named.version)
         model_id, number = self._target_of(text)
         self._check_known(text, model_id)
-        found = self._book.versions.get(model_id, number or self._book.versions.newest(model_id))
+        found = self._book.versions.at(model_id, number)
         return found or self.present(self._book.versions.of(model_id)[-1])
 
     def _check_known(self, name: str, model_id: str) -> None:

@@ -26,6 +26,7 @@ GENERATION = "generation"
 Row: TypeAlias = tuple[object, ...]
 
 _KEYS: dict[UsageKey, tuple[str, str]] = {
+    "name": ("name", "coalesce(variant, model_id)"),
     "model": ("model_id", "model_id"),
     "hour": ("start", "substr(at, 1, 13) || ':00:00'"),
     "day": ("start", "substr(at, 1, 10) || ' 00:00:00'"),
@@ -119,9 +120,11 @@ class UsageHistory:
 async def usage(db: aiosqlite.Connection, request: UsageRequest) -> UsageReply:
     """Count uses, grouped by the requested keys; hour wins if both hour and day are requested.
 
-    A warning says how many groups did not fit into the reply. Raises InvalidRequest for an invalid time.
+    A name brings the model that it stands for, which may be another one in time. A warning says how many
+    groups did not fit into the reply. Raises InvalidRequest for an invalid time.
     """
-    keys = [key for key in _KEYS if key in request.group_by]
+    asked = {*request.group_by, *(["model"] if "name" in request.group_by else [])}
+    keys = [key for key in _KEYS if key in asked]
     if "hour" in keys and "day" in keys:
         keys.remove("day")
     fields = [_KEYS[key][0] for key in keys]
@@ -259,7 +262,7 @@ def _row(recorded: Recorded) -> Row | None:
 def _variant(fact: Generated | UsageRecorded) -> tuple[str | None, int | None]:
     """The name of the model with adapters that was used, and its version."""
     if not isinstance(fact, Generated):
-        return None, None
+        return fact.variant or None, None
     return fact.variant or None, fact.variant_version or None
 
 
@@ -309,14 +312,14 @@ def _conditions(request: UsageRequest) -> tuple[str, list[str]]:
     parts: list[str] = []
     values: list[str] = []
     for condition, value in (
-        ("model_id = ?", request.model_id),
+        ("(model_id = ? OR variant = ?)", request.model_id),
         ("conversation_id = ?", request.conversation_id),
         ("at >= ?", None if request.since is None else to_sql(parse_time(request.since, "since"))),
         ("at < ?", None if request.until is None else to_sql(parse_time(request.until, "until"))),
     ):
         if value is not None:
             parts.append(condition)
-            values.append(value)
+            values += [value] * condition.count("?")
     return f"WHERE {' AND '.join(parts)}" if parts else "", values
 
 

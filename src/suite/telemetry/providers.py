@@ -7,10 +7,11 @@ OpenTelemetry has one provider of spans for each process. Metrics have switches 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator, Sequence
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 from opentelemetry import trace
 
@@ -21,15 +22,20 @@ from suite.telemetry.resource import resource
 from suite.version import __version__
 
 if TYPE_CHECKING:
+    from opentelemetry.context import Context
     from opentelemetry.sdk.resources import Resource
-    from opentelemetry.sdk.trace import SpanProcessor, TracerProvider
+    from opentelemetry.sdk.trace import SpanProcessor
     from opentelemetry.sdk.trace.export import SpanExporter
+    from opentelemetry.util.types import Attributes
 
     from suite.circuit_breaker import CircuitBreaker
     from suite.telemetry.collector import Collector, SignalName
+    from suite.telemetry.sampling import FailuresAndSlow
 
 SCHEMA_URL: Final = "https://opentelemetry.io/schemas/1.45.0"
 """Which version of the conventions the names of attributes are from."""
+_SCOPE: Final = "suite"
+"""Who instruments."""
 _STORE_MILLISECONDS: Final = 500
 """How soon a span that has ended is in the store."""
 MOST_CONTENT_BYTES: Final = 65_536
@@ -42,6 +48,21 @@ _MOST_KEPT: Final = {"most_parts": 64, "most_spans": 8}
 """What is kept of traces that are not exported, if they have texts: 96 MiB, were there some in every span."""
 
 
+class StartsSpans(Protocol):
+    """What spans are begun with: that of this library, or of the application that it is used in."""
+
+    def start_span(
+        self,
+        name: str,
+        context: Context | None = None,
+        kind: trace.SpanKind = trace.SpanKind.INTERNAL,
+        attributes: Attributes = None,
+        links: Sequence[trace.Link] | None = (),
+        start_time: int | None = None,
+    ) -> trace.Span:
+        """Begin a span, as `opentelemetry.trace.Tracer` has it."""
+
+
 class Recording:
     """What this process records with."""
 
@@ -49,7 +70,7 @@ class Recording:
         self.is_on = False
         self.content = False
         """Whether spans have texts."""
-        self.tracer: trace.Tracer = trace.NoOpTracer()
+        self.tracer: StartsSpans = trace.NoOpTracer()
         self.breaker: CircuitBreaker | None = None
         """The one around the collector of spans."""
 
@@ -57,7 +78,8 @@ class Recording:
         """Record with the tracer provider of the application that this library is used in, if it has one."""
         provider = trace.get_tracer_provider()
         if not self.is_on and not isinstance(provider, trace.ProxyTracerProvider):
-            self.tracer, self.is_on = _tracer(provider), True
+            self.tracer = provider.get_tracer(_SCOPE, __version__, schema_url=SCHEMA_URL)
+            self.is_on = True
 
 
 recording = Recording()
@@ -79,7 +101,7 @@ def tracing(
     `suite.telemetry.ending.SHUTDOWN_SECONDS` for the disk and as long for the last export, but not for a
     collector that is known to be down. Raises NotInstalled if the packages for OTLP are not installed.
     """
-    if settings.mode == "off":
+    if settings.mode == "off" or _is_disabled():
         yield
         return
     collector = None
@@ -87,8 +109,9 @@ def tracing(
         collector = collector_of("traces", "trace = otlp", node=node, tell_outages=tell_outages)
     kept = list(_keeping(settings))
     exporting = [*kept, *_exporting(settings, collector)]
-    provider = _spans(settings, resource(node=node, process=process, place=place), exporting)
-    recording.tracer, recording.content, recording.is_on = _tracer(provider), settings.content, True
+    processor = _choosing(settings, exporting)
+    recording.tracer = _tracer(settings, processor, resource(node=node, process=process, place=place))
+    recording.content, recording.is_on = settings.content, True
     recording.breaker = None if collector is None else collector.breaker
     try:
         yield
@@ -96,7 +119,7 @@ def tracing(
         recording.is_on = recording.content = False
         recording.breaker = None
         finish(lambda: _shut_down(kept), None)  # a disk waits for no collector
-        finish(provider.shutdown, collector)
+        finish(processor.shutdown, collector)
 
 
 def _shut_down(processors: Iterable[SpanProcessor]) -> None:
@@ -104,22 +127,28 @@ def _shut_down(processors: Iterable[SpanProcessor]) -> None:
         each.shutdown()
 
 
-def _tracer(provider: trace.TracerProvider) -> trace.Tracer:
-    return provider.get_tracer("suite", __version__, schema_url=SCHEMA_URL)
+def _is_disabled(environ: Mapping[str, str] = os.environ) -> bool:
+    """Whether the standard variable for that has nothing recorded, whatever is set."""
+    return environ.get("OTEL_SDK_DISABLED", "").strip().lower() == "true"
 
 
-def _spans(settings: TraceSettings, source: Resource, exporting: Sequence[SpanProcessor]) -> TracerProvider:
+def _choosing(settings: TraceSettings, then: Sequence[SpanProcessor]) -> FailuresAndSlow:
+    """Who chooses the spans that are exported."""
     # Imported here to save start-up time with `off`.
-    from opentelemetry.sdk.trace import TracerProvider
+    from suite.telemetry.sampling import FailuresAndSlow
 
-    from suite.telemetry.sampling import FailuresAndSlow, FollowingSampler
-
-    provider = TracerProvider(
-        sampler=FollowingSampler(settings.ratio), resource=source, shutdown_on_exit=False
-    )
     kept = _MOST_KEPT if settings.content else {}
-    provider.add_span_processor(FailuresAndSlow(exporting, slow_seconds=settings.slow_seconds, **kept))
-    return provider
+    return FailuresAndSlow(then, slow_seconds=settings.slow_seconds, **kept)
+
+
+def _tracer(settings: TraceSettings, processor: FailuresAndSlow, source: Resource) -> StartsSpans:
+    from opentelemetry.sdk.util.instrumentation import InstrumentationScope
+
+    from suite.telemetry.sampling import FollowingSampler
+    from suite.telemetry.tracer import Tracer
+
+    scope = InstrumentationScope(_SCOPE, __version__, SCHEMA_URL)
+    return Tracer(FollowingSampler(settings.ratio), processor, source, scope)
 
 
 def _exporting(settings: TraceSettings, collector: Collector | None) -> Iterator[SpanProcessor]:

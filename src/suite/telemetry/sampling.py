@@ -44,15 +44,18 @@ class FollowingSampler(Sampler):
     ) -> SamplingResult:
         """Decide about a span that is about to begin."""
         parent = trace.get_current_span(parent_context).get_span_context()
-        if parent.is_valid:
-            is_sampled = parent.trace_flags.sampled
-        elif links:
-            is_sampled = any(link.context.trace_flags.sampled for link in links)
-        else:
-            decided = self._ratio.should_sample(parent_context, trace_id, name)
-            is_sampled = decided.decision is Decision.RECORD_AND_SAMPLE
+        is_sampled = self.samples(parent if parent.is_valid else None, links or (), trace_id, name)
         # What is not sampled is still recorded, for the case that it fails or is slow.
         return SamplingResult(Decision.RECORD_AND_SAMPLE if is_sampled else Decision.RECORD_ONLY, attributes)
+
+    def samples(self, parent: SpanContext | None, links: Sequence[Link], trace_id: int, name: str) -> bool:
+        """Whether a span that is about to begin is exported."""
+        if parent is not None:
+            return parent.trace_flags.sampled
+        if links:
+            return any(link.context.trace_flags.sampled for link in links)
+        decided = self._ratio.should_sample(None, trace_id, name)
+        return decided.decision is Decision.RECORD_AND_SAMPLE
 
     def get_description(self) -> str:
         """What it is called in the SDK's own output."""
@@ -88,7 +91,10 @@ class FailuresAndSlow(SpanProcessor):
 
     def on_start(self, span: Span, parent_context: Context | None = None) -> None:  # noqa: ARG002
         """Note that a span has begun."""
-        context = context_of(span)
+        self.note_start(context_of(span))
+
+    def note_start(self, context: SpanContext) -> None:
+        """Note that a span with these ids has begun."""
         if context.trace_flags.sampled:
             return
         with self._lock:

@@ -40,6 +40,11 @@ class Signature(msgspec.Struct, frozen=True, array_like=True):
         return msgspec.json.decode(text, type=cls)
 
     @property
+    def size(self) -> int:
+        """The bytes of all parts."""
+        return sum(part.size for part in self.parts)
+
+    @property
     def text(self) -> str:
         """The signature as text, to compare it with that of another process."""
         return msgspec.json.encode(self).decode()

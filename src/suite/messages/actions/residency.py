@@ -113,7 +113,8 @@ class ReleaseModelRequest(Request, frozen=True, kw_only=True):
     """End the quarantine of a model on all nodes: forget that it failed, so it is loaded again.
 
     A model that failed twice in a row or more, at its load or soon after, is left alone for a while:
-    requests for it are refused with `model_quarantined`.
+    requests for it are refused with `model_quarantined`. So is a name that stands for a model with adapters,
+    if the model crashed while nothing else was computed; of a name that is not, the model is released.
     """
 
     model_id: ModelId

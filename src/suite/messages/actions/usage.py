@@ -24,13 +24,18 @@ class RecordUsageReply(Reply, frozen=True, kw_only=True):
     seq: int
 
 
-UsageKey: TypeAlias = Literal["model", "hour", "day", "conversation", "usage_type", "requester"]
+UsageKey: TypeAlias = Literal["name", "model", "hour", "day", "conversation", "usage_type", "requester"]
 
 
 class UsageRequest(Query, frozen=True, kw_only=True):
-    """Count the use of models, generations and recorded uses, grouped by these keys."""
+    """Count the use of models, generations and recorded uses, grouped by these keys.
+
+    `name` counts by what was asked for, a model or a name that stands for one with adapters, and tells the
+    model too. `model` counts by the model that was computed with, whatever its adapters.
+    """
 
     model_id: ModelId | None = None
+    """Only uses of this model with whatever adapters, or of this name that stands for one with adapters."""
     conversation_id: ConversationId | None = None
     since: Moment | None = None
     until: Moment | None = None
@@ -41,6 +46,9 @@ class UsageRequest(Query, frozen=True, kw_only=True):
 class UsageCount(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """The uses of one group; keys that were not requested are left out."""
 
+    name: str | None = None
+    """What was asked for: a model, or a name that stands for one with adapters. A request that adds adapters
+    of its own counts for the model alone."""
     model_id: str | None = None
     start: str | None = None
     """The start of the hour or day, in UTC."""

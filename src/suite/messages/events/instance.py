@@ -156,6 +156,11 @@ class InstanceCrashed(InstanceEvent, frozen=True, kw_only=True, omit_defaults=Tr
     generations: int
     version: int = 0
     """Which version of the model it was, by number; 0: not known."""
+    variant: str = ""
+    """The name that all running generations were asked for by, if it stands for the model with adapters:
+    these may be why. Empty: nothing ran, or something else too."""
+    variant_content: str = ""
+    """The digest of what that name stands for, as in ``registered``; empty if it is not known."""
     reason: CrashReason | None = None
     """`out_of_memory`: the kernel killed it for lack of memory. None: not known."""
     peak_bytes: int = 0

@@ -63,6 +63,8 @@ class UsageRecorded(Event, frozen=True, kw_only=True, omit_defaults=True):
     """Which version of the model made them, by number; 0: not known."""
     requester: str | None = None
     """For whom, such as the id of an API key; null if the request did not say."""
+    variant: str = ""
+    """The name that stands for the model with adapters, if a client reported the use of such a name."""
 
     @property
     def ids(self) -> tuple[str, ...]:  # noqa: D102 - as the base says

@@ -268,6 +268,7 @@ def offered_of(told: OfferedModel) -> Offered:
         adapters=frozenset(told.adapters),
         chats=told.chats,
         reads_pictures=told.reads_pictures,
+        has_draft=told.has_draft,
     )
 
 

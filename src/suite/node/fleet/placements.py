@@ -72,6 +72,7 @@ class Placements:
             continues=getattr(request, "continue_", False),
             excluded=excluded,
             needs_projector=_needs_projector(request),
+            needs_draft=isinstance(request, PushModelRequest),
         )
         return place(wanted, views, here=self._node)
 

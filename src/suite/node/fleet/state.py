@@ -99,8 +99,9 @@ class OwnState:
         is_same = len(models) == len(seen) and all(a is b for a, b in zip(models, seen, strict=True))
         if not is_same:
             self._seen = models
-            adapters = {each.model_id: each for each in models if each.adapter is not None}
-            offers = {each.model_id: self._offer(each, adapters) for each in models if _is_whole(each)}
+            there = [each for each in models if each.outage is None]
+            adapters = {each.model_id: each for each in there if each.adapter is not None}
+            offers = {each.model_id: self._offer(each, adapters) for each in there if _is_whole(each)}
             self._offers = _Offers(offers)
         if not is_same or sizes is not self._sizes:
             self._sizes = sizes
@@ -163,6 +164,7 @@ class OwnState:
             adapters=names_of(model, adapters, self._catalogue.variants),
             chats=model.has_chat_template,
             reads_pictures=model.projector is not None,
+            has_draft=model.draft is not None,
         )
 
     def _needs_far_off(self) -> dict[str, dict[str, int]]:
@@ -193,7 +195,7 @@ def memory_of(footprint: Footprint) -> dict[str, int]:
 
 
 def _is_whole(model: Model) -> bool:
-    return model.error is None and model.outage is None and model.settled
+    return model.error is None and model.settled
 
 
 def _distance(need: Footprint, estimate: Footprint) -> float:

@@ -46,6 +46,7 @@ from suite.messages.transfers import (
     PartRefused,
     TransferFile,
 )
+from suite.node.transfers.lacks import lacks_of
 from suite.node.transfers.parts import PART_BYTES
 from suite.node.transfers.pushes import failed
 from suite.tasks import background
@@ -110,7 +111,7 @@ class Fetches:
         async with background() as tasks:
             tasks.start_soon(news.keep_telling)
             try:
-                outcome = await self._fetch(request, news)
+                outcome = self._with_lack(await self._fetch(request, news), request)
             except SuiteError as error:
                 logger.warning("%s was not fetched from %s: %s", request.model_id, request.source, error)
                 outcome = failed(self._node, error)
@@ -151,12 +152,23 @@ class Fetches:
         await self._sees(known.model_id)
         return msgspec.structs.replace(there, state="copied")
 
+    def _with_lack(self, outcome: PushedModel, request: FetchModel) -> PushedModel:
+        """The outcome with what the name still lacks here that all was copied for."""
+        last = self._catalogue.models.get(outcome.model_id or "")
+        if not request.name or last is None:
+            return outcome
+        name = last.model_id if request.name == request.model_id else request.name
+        lacks = lacks_of(name, last, self._catalogue, self._node, has_draft=request.has_draft)
+        return msgspec.structs.replace(
+            outcome, message="; ".join(filter(None, (outcome.message, *lacks))) or None
+        )
+
     async def _known(self, request: FetchModel) -> Model | None:
         """The model here that has this content, under whatever name."""
         size = sum(file.bytes for file in request.files)
         for model in [*self._catalogue.models.values()]:
             is_whole = model.error is None or model.adapter is not None
-            if is_whole and _size(model) == size and await self._digest(model) == request.sha256:
+            if is_whole and model.file.signature.size == size and await self._digest(model) == request.sha256:
                 return model
         return None
 
@@ -296,10 +308,6 @@ class _News:
             await self._connection.publish(self._reply, _encode(news))
         except SuiteError as error:
             logger.debug("how far a model is, is not told: %s", error)
-
-
-def _size(model: Model) -> int:
-    return sum(part.size for part in model.file.signature.parts)
 
 
 def _of_another_program(model: Model) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Final, NamedTuple, TypeAlias
 
@@ -34,6 +34,7 @@ from suite.messages.transfers import (
     TransferFile,
 )
 from suite.node.transfers.names import names_elsewhere
+from suite.node.transfers.needs import Needs
 from suite.node.transfers.parts import Parts, Place
 
 logger = logging.getLogger("suite.transfers")
@@ -43,6 +44,8 @@ SILENCE_SECONDS: Final = 10.0
 CLEAN_SECONDS: Final = 5.0
 
 Tell: TypeAlias = Callable[[Copying], Awaitable[None]]
+TellBytes: TypeAlias = Callable[[str, int], Awaitable[None]]
+"""Called with a node, and how many bytes of a model it has."""
 
 _encode = msgspec.json.Encoder().encode
 _news_of = msgspec.json.Decoder(FetchNews).decode
@@ -62,6 +65,17 @@ class Content(NamedTuple):
     def bytes(self) -> int:
         """The size of all that is copied."""
         return sum(file.bytes for file in self.files) + (self.projector.bytes if self.projector else 0)
+
+
+class Pushed(NamedTuple):
+    """What became of a push."""
+
+    bytes: int
+    """The size of all that the name needs."""
+    sha256: str
+    """The digest of what has the name."""
+    outcomes: list[PushedModel]
+    """On each node, by name."""
 
 
 class Pushes:
@@ -91,7 +105,7 @@ class Pushes:
         """Answer the nodes that ask for parts."""
         await self._connection.listen(self._subjects.node(self._node, "part"), self._receive)
 
-    async def content(self, model: Model) -> Content:
+    async def _content(self, model: Model) -> Content:
         """What is to be copied. Reads the files, as far as their digests are not known.
 
         Raises ModelFileGone and ModelFileInvalid.
@@ -117,24 +131,44 @@ class Pushes:
         name = name_beside(path.name, own.name)
         return TransferFile(path=str(path.with_name(name)), bytes=read.bytes, sha256=read.sha256)
 
-    async def push(
-        self, model: Model, content: Content, nodes: Iterable[str], tell: Tell
-    ) -> list[PushedModel]:
-        """Have nodes fetch a model, and return what became of it on each. `tell` is called with news."""
-        nodes = sorted(set(nodes))
+    async def push(self, needs: Needs, nodes: Iterable[str], tell: Tell) -> Pushed:
+        """Have nodes fetch what a name needs, one model after the other. `tell` is called with news.
+
+        A node that could not take one gets none of those after it; without a draft model it gets the others.
+        Raises ModelFileGone and ModelFileInvalid.
+        """
+        contents = [await self._content(each) for each in needs.models]
+        total, passed = sum(each.bytes for each in contents), 0
+        outcomes: dict[str, list[PushedModel]] = {node: [] for node in sorted(set(nodes))}
+        able = list(outcomes)
+        for model, content in zip(needs.models, contents, strict=True):
+            request = FetchModel(
+                transfer_id=self._new_id(),
+                source=self._node,
+                model_id=model.model_id,
+                sha256=content.sha256,
+                files=content.files,
+                projector=content.projector,
+                name=needs.name if model is needs.models[-1] else "",
+                has_draft=needs.draft is not None,
+            )
+            sent = await self._have_fetched(model, request, able, _told(tell, passed, total))
+            for node, outcome in sent.items():
+                outcomes[node].append(outcome)
+            able = [node for node in able if sent[node].state != "failed" or model is needs.draft]
+            passed += content.bytes
+        sha256 = contents[_own(needs)].sha256
+        return Pushed(total, sha256, [outcome_of_all(needs, each) for each in outcomes.values()])
+
+    async def _have_fetched(
+        self, model: Model, request: FetchModel, nodes: Sequence[str], tell: TellBytes
+    ) -> Mapping[str, PushedModel]:
+        """Have nodes fetch one model, and return what became of it on each."""
         parts = Parts(_paths(model), nodes, self._bucket)
-        request = FetchModel(
-            transfer_id=self._new_id(),
-            source=self._node,
-            model_id=model.model_id,
-            sha256=content.sha256,
-            files=content.files,
-            projector=content.projector,
-        )
         outcomes: dict[str, PushedModel] = {}
 
         async def have_fetched(node: str) -> None:
-            outcomes[node] = await self._push_to(node, request, content.bytes, parts, tell)
+            outcomes[node] = await self._push_to(node, request, parts, tell)
 
         self._running[request.transfer_id] = parts
         try:
@@ -145,13 +179,11 @@ class Pushes:
             del self._running[request.transfer_id]
             with anyio.move_on_after(CLEAN_SECONDS, shield=True):
                 await self._clean(parts)
-        return [outcomes[node] for node in nodes]
+        return outcomes
 
-    async def _push_to(
-        self, node: str, request: FetchModel, total: int, parts: Parts, tell: Tell
-    ) -> PushedModel:
+    async def _push_to(self, node: str, request: FetchModel, parts: Parts, tell: TellBytes) -> PushedModel:
         try:
-            outcome = await self._hear(node, request, total, tell)
+            outcome = await self._hear(node, request, tell)
             await parts.end(node)
         except NoService:
             return failed(node, NodeLost(f"{node} takes no models: it has gone, or is of an older version"))
@@ -159,14 +191,14 @@ class Pushes:
             return failed(node, error)
         return outcome
 
-    async def _hear(self, node: str, request: FetchModel, total: int, tell: Tell) -> PushedModel:
+    async def _hear(self, node: str, request: FetchModel, tell: TellBytes) -> PushedModel:
         async with self._connection.request_many(
             self._subjects.node(node, "fetch"), _encode(request), idle_timeout=SILENCE_SECONDS
         ) as answers:
             async for message in answers:
                 match _news_of(message.data):
                     case Fetching(bytes=count):
-                        await tell(Copying(node=node, bytes=count, total_bytes=total))
+                        await tell(node, count)
                     case Fetched(outcome=outcome):
                         return outcome
         raise NodeLost(f"{node} has stopped fetching: push it again, and it goes on where it was")
@@ -207,6 +239,39 @@ class Pushes:
 def failed(node: str, error: SuiteError) -> PushedModel:
     """The outcome on a node that could not take the model."""
     return PushedModel(node=node, state="failed", code=error.code, message=error.message)
+
+
+def _told(tell: Tell, passed: int, total: int) -> TellBytes:
+    """Tells of all models how far a node is with one of them, before which so many bytes have passed."""
+
+    async def told(node: str, count: int) -> None:
+        await tell(Copying(node=node, bytes=passed + count, total_bytes=total))
+
+    return told
+
+
+def _own(needs: Needs) -> int:
+    """Which of the models has the name."""
+    return next(index for index, each in enumerate(needs.models) if each is needs.own)
+
+
+def outcome_of_all(needs: Needs, outcomes: Sequence[PushedModel]) -> PushedModel:
+    """What became of a name on a node, by what became of the models there, up to the one that failed."""
+    ids, own = [each.model_id for each in needs.models], _own(needs)
+    copied = tuple(id for id, each in zip(ids, outcomes, strict=False) if each.state == "copied")
+    said = [each.message for each in outcomes]
+    for index, each in enumerate(outcomes):
+        if each.state == "failed" and index != own:
+            said[index] = f"{ids[index]}: {each.message}"
+    if outcomes[-1].state == "failed":
+        return msgspec.structs.replace(outcomes[-1], copied=copied, message=said[-1])
+    return msgspec.structs.replace(
+        outcomes[own],
+        state="copied" if copied else "present",
+        model_id=outcomes[own].model_id if ids[own] == needs.name else needs.name,
+        copied=copied,
+        message="; ".join(filter(None, said)) or None,
+    )
 
 
 def _paths(model: Model) -> tuple[Path, ...]:
