@@ -16,7 +16,7 @@ from support.models import tiny_model
 from support.service import history
 
 SECONDS = 60.0
-ROUNDS = 20
+ROUNDS = 12
 
 
 async def test_another_node_keeps_and_measures_what_a_node_that_died_had_and_one_copy_is_enough(
