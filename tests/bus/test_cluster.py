@@ -31,8 +31,9 @@ from suite.log.mirror import Mirror
 from suite.messages.events import UsageRecorded
 from suite.messages.subjects import Subjects
 from suite.node.cluster import ClusterWatch, wait_for_cluster
-from support.cluster import cluster_file, free_ports, lead, nats_cluster, stream_info
+from support.cluster import cluster_file, lead, nats_cluster, stream_info
 from support.nats import running_nats
+from support.ports import free_ports
 
 USED = UsageRecorded(model_id="m", usage_type="x")
 

@@ -23,9 +23,9 @@ from suite.identity import new_id
 from suite.log.reader import Reader
 from suite.messages.actor import NatsAccess
 from suite.node.cluster import wait_for_cluster
-from support.cluster import all_known, cluster_file, free_ports
-from support.faults import free_port
+from support.cluster import all_known, cluster_file
 from support.journal import SUBJECTS, generated, open_log
+from support.ports import free_port, free_ports
 from support.walk import Watched, harm
 
 FILES = Path(__file__).parents[2] / "deploy" / "nats"

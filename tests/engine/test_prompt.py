@@ -11,6 +11,7 @@ import pytest
 
 from suite.engine.llama_model import ContextSettings, LlamaModel
 from suite.engine.prompts.prompt import SLOW_LIMIT, Prompter
+from suite.engine.prompts.rendering import Renderer
 from suite.engine.vocabulary import Vocabulary
 from suite.errors import (
     CannotFillIn,
@@ -258,7 +259,9 @@ def test_what_a_conversation_holds_is_not_cut(make: Make) -> None:
 # --- many at once -----------------------------------------------------------------------------------------
 
 
-def test_nobody_waits_for_a_prompt_that_takes_long(make: Make) -> None:
+def test_nobody_waits_for_a_prompt_that_takes_long(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    defaults = Renderer.__init__.__kwdefaults__ or {}
+    monkeypatch.setitem(defaults, "cpu_seconds", 2.0)  # instead of 5
     prompter = make("{% if messages[0].content == 'x' %}" + SLOW + "{% endif %}{{ messages[0].content }}")
     prompter.warm_up()
     slow = prompter.submit(ask(messages=turns("x")))

@@ -14,9 +14,9 @@ from anyio.streams.buffered import BufferedByteReceiveStream
 
 import suite
 from support.example_programs import javascript, python
-from support.faults import free_port
 from support.models import CHAT_TEMPLATE, tiny_model
 from support.nodes import client_of_node
+from support.ports import free_port
 from support.service import history, serving
 
 LIMIT_SECONDS = 40

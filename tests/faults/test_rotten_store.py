@@ -1,7 +1,11 @@
-"""A store that rots: what the log has lost is found and told, and no copy of it is thrown away."""
+"""A store that rots: what the log has lost is found and told, and no copy of it is thrown away.
+
+`SUITE_FAULT_ROUNDS=20` makes so many rounds of each damage.
+"""
 
 from __future__ import annotations
 
+import os
 import random
 import shutil
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
@@ -26,7 +30,7 @@ from support.command import Command
 from support.journal import loaded, started
 from support.service import service_and_client
 
-ROUNDS = 20
+ROUNDS = int(os.environ.get("SUITE_FAULT_ROUNDS", "10"))
 RETENTION = {"usage": 86_400, "metric": 90 * 86_400}
 
 Damage: TypeAlias = Callable[[random.Random, Path], None]

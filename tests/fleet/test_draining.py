@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from contextlib import aclosing
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 
 import anyio
+import anyio.lowlevel
 import pytest
 
+from suite.actions.drain import drain_node
 from suite.client import Client
 from suite.errors import InvalidRequest, NodeNotFound, RequestTimeout
 from suite.messages.actions.drain import DrainNodeReply, DrainNodeRequest, MovedModel
@@ -50,12 +55,11 @@ async def test_a_drained_node_gets_no_new_work_and_others_have_its_models(tmp_pa
             await box1.load_model(model_id)
         progress: list[Draining] = []
         generation = box1.generate("red", "Once", max_tokens=200)
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(generation.finish)
-            with anyio.fail_after(20):
-                while not await generating(box1):
-                    await anyio.sleep(0.01)
+        async with aclosing(generation.__aiter__()) as chunks:  # type: ignore[type-var]
+            await anext(chunks)
             drained = await client.drain_node("box1", on_progress=progress.append)
+            async for _ in chunks:
+                pass
         assert generation.reply.usage.completion_tokens == 200, "what runs there ends"
         assert progress and all(each.node == "box1" for each in progress)
         assert set(drained.models) == {
@@ -100,3 +104,29 @@ async def test_a_drained_node_gets_no_new_work_and_others_have_its_models(tmp_pa
 
 async def generating(client: Client) -> bool:
     return (await client.get_stats()).generations_running > 0
+
+
+class Ending:
+    """A node that is drained, and whose last generation ends while it is asked which ones there are."""
+
+    name = "box1"
+
+    def __init__(self) -> None:
+        self.drain = SimpleNamespace(begin=self._begin, is_on=True, is_moving=False, loading=None, moved=())
+        self.generations = SimpleNamespace(pending=1, running=self._running)
+        self.supervisor = SimpleNamespace(leases=SimpleNamespace(running=0))
+
+    async def _begin(self, _requested_by: str) -> int:
+        await anyio.lowlevel.checkpoint()
+        return 1
+
+    async def _running(self, _model_id: None) -> tuple[object, ...]:
+        await anyio.lowlevel.checkpoint()
+        return ()
+
+
+async def test_a_drain_that_is_too_slow_names_nothing_if_all_has_just_ended() -> None:
+    request = DrainNodeRequest(node="box1", wait_ms=1)
+    with pytest.raises(RequestTimeout) as told:
+        await drain_node(cast(Any, Ending()), request, cast(Any, SimpleNamespace(client=None)))
+    assert told.value.message == "box1 still has something to do after 0.001 s; the drain goes on"

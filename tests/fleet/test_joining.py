@@ -15,8 +15,9 @@ from suite.client import Client
 from suite.config import load_settings
 from suite.errors import ClusterFileUnusable, InvalidConfiguration, SuiteError
 from suite.node.nats_server import part_in_cluster
-from support.cluster import cluster_file, free_ports
+from support.cluster import cluster_file
 from support.models import tiny_model
+from support.ports import free_ports
 from support.service import Serving, serving
 
 NAMES = ("box1", "box2", "box3")

@@ -45,7 +45,9 @@ async def test_conversations_take_their_tokens_along(tmp_path: Path) -> None:
         first = await told(found, box1, "stopping", STORY[10:])
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(write_for_long, box1)
-            await anyio.sleep(0.5)
+            with anyio.fail_after(PATIENCE_SECONDS):
+                while not (await box1.get_stats()).generations_running:
+                    await anyio.sleep(0.02)
             found.nodes["box1"].process.send_signal(signal.SIGTERM)
             await is_draining(found, "box1")
             with anyio.fail_after(PATIENCE_SECONDS):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import anyio
+import anyio.abc
+import anyio.lowlevel
 
 from suite.messages.presence import Forwarded
 from suite.node.fleet.arrivals import Arrivals
@@ -39,18 +41,24 @@ async def test_what_nobody_answers_yet_can_be_withdrawn() -> None:
     for token in ("runs", "answered", "waits"):
         arrivals.take(token)
     ended: list[str] = []
+    may_end = anyio.Event()
 
-    async def work(token: str, *, is_answered: bool) -> None:
+    async def work(
+        token: str, is_answered: bool, task_status: anyio.abc.TaskStatus[None] = anyio.TASK_STATUS_IGNORED
+    ) -> None:
         with arrivals.withdrawable(token) as scope:
             if is_answered:
                 arrivals.close(token)
-            await anyio.sleep(0.1)
+            task_status.started()
+            await may_end.wait()
         ended.append(f"{token} {scope.cancelled_caught}")
 
     async with anyio.create_task_group() as tasks:
-        tasks.start_soon(lambda: work("runs", is_answered=False))
-        tasks.start_soon(lambda: work("answered", is_answered=True))
-        await anyio.sleep(0.02)
+        await tasks.start(work, "runs", False)
+        await tasks.start(work, "answered", True)
         arrivals.withdraw()
+        for _ in range(3):  # until those that were cancelled know it
+            await anyio.lowlevel.checkpoint()
+        may_end.set()
     assert sorted(ended) == ["answered False", "runs True"]
     assert arrivals.is_withdrawn("waits"), "when its turn comes, it is given back"

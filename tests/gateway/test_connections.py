@@ -28,7 +28,7 @@ from suite.listening import listening
 pytestmark = pytest.mark.asyncio
 
 BODY_BYTES = 100_000
-BRIEF = Limits(body_bytes=BODY_BYTES, head_bytes=8192, head_seconds=0.5, body_seconds=0.5, unread_seconds=0.5)
+BRIEF = Limits(body_bytes=BODY_BYTES, head_bytes=8192, head_seconds=1.0, body_seconds=1.0, unread_seconds=0.5)
 PATIENT = Limits(body_bytes=BODY_BYTES, connections=1200, head_bytes=8192)
 IDLE = 500
 MOST_IDLE_BYTES = 20_000_000
@@ -243,7 +243,7 @@ async def test_who_does_not_send_a_request_in_time_is_closed() -> None:
                 for _ in range(3):  # each request has its own time
                     await stream.send(GET)
                     assert b"got 0" in await one(stream)
-                    await anyio.sleep(0.3)
+                    await anyio.sleep(0.4)
                 assert refused(await exchange(stream, GET[:9]), 408) == "slow_request"
 
         for sent in HALVES:

@@ -131,7 +131,7 @@ def test_a_key_that_is_wrong_or_too_weak_is_told_so_and_a_right_one_opens_the_pa
 
 
 def test_a_key_that_expires_ends_the_page_and_says_so(place: Place) -> None:
-    with place.browser.page(place.url, key=place.keys.create("brief", "view", seconds=4)) as page:
+    with place.browser.page(place.url, key=place.keys.create("brief", "view", seconds=8)) as page:
         page.wait('article:has-text("box1")')
         assert "has expired" in page.text(".entry .refusal.bad")
         assert page.count(".node") == 0

@@ -9,6 +9,7 @@ from contextlib import AbstractAsyncContextManager
 from typing import Any, cast
 
 import anyio
+import anyio.lowlevel
 import msgspec
 import pytest
 
@@ -19,9 +20,10 @@ from suite.explanation.sentences import FACTS
 from suite.gateway.access import Rights
 from suite.gateway.dashboard import endpoints, history
 from suite.gateway.dashboard.files import static_files
-from suite.gateway.dashboard.history import EventsPage, EventsWanted, events_page
+from suite.gateway.dashboard.history import EventsWanted, events_page
 from suite.gateway.dashboard.live import Live, piece
 from suite.gateway.dashboard.told import Events, event_document
+from suite.gateway.dashboard.traces import TraceWanted
 from suite.identity import utc_now
 from suite.messages.envelope import Recorded
 from suite.messages.events import UnknownEvent
@@ -118,24 +120,30 @@ async def seqs(client: Client, filter: str | None, limit: int) -> list[int]:
         wanted = EventsWanted(filter=filter, limit=limit, before=found[-1])
 
 
-async def test_few_pages_of_the_log_are_read_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_few_pages_of_the_log_and_traces_are_read_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """So a key that may only look does not hold up those who chat."""
-    running, most = set[int](), 0
+    reading = most = 0
+    found: list[object] = []
 
-    async def read(_client: Client, wanted: EventsWanted) -> EventsPage:
-        nonlocal most
-        running.add(wanted.limit)
-        most = max(most, len(running))
-        await anyio.sleep(0.01)
-        running.remove(wanted.limit)
-        return EventsPage(events=(), last_seq=0, has_more=False)
+    async def read(_client: Client, wanted: EventsWanted | TraceWanted) -> object:
+        nonlocal reading, most
+        reading += 1
+        most = max(most, reading)
+        for _ in range(20):  # until all that may be read at once are being read
+            await anyio.lowlevel.checkpoint()
+        reading -= 1
+        found.append(wanted)
+        return wanted
 
     monkeypatch.setattr(endpoints, "events_page", read)
+    monkeypatch.setattr(endpoints, "trace_found", read)
+    client = cast(Client, None)
     page = endpoints._Dashboard(cast(Any, None))
     async with anyio.create_task_group() as tasks:
-        for number in range(1, 8):
-            tasks.start_soon(page._page_of_log, cast(Any, None), EventsWanted(limit=number))
-    assert most == endpoints.PAGES_AT_ONCE
+        for number in range(1, 5):
+            tasks.start_soon(page._page_of_log, client, EventsWanted(limit=number))
+            tasks.start_soon(page._trace_of_log, client, TraceWanted(id=str(number)))
+    assert (most, len(found)) == (endpoints.PAGES_AT_ONCE, 8)
 
 
 async def test_a_page_goes_on_behind_an_event(gateway: RunningGateway) -> None:

@@ -17,6 +17,7 @@ import zmq.asyncio
 
 from suite.bus.connection import Connection
 from support.models import slow_model, tiny_model
+from support.ports import free_ports
 from support.service import Serving, serving
 
 Fields: TypeAlias = dict[str, Any]
@@ -64,11 +65,6 @@ class Old:
         async with self.client() as socket:
             await socket.send_string(json.dumps(fields))
             return dict(json.loads(await socket.recv()))
-
-
-def free_ports(count: int) -> list[int]:
-    used = {each.laddr.port for each in psutil.net_connections("inet") if each.laddr}
-    return [port for port in range(17_011, 30_000) if port not in used][:count]
 
 
 @asynccontextmanager

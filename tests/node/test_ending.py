@@ -20,10 +20,11 @@ from suite.bus.kv import Leases
 from suite.config import NatsSettings, Settings
 from suite.node import membership
 from suite.node.startup import running_node
-from support.faults import KillableServer, free_port
+from support.faults import KillableServer
 from support.journal import open_log
 from support.models import tiny_model
 from support.nats import running_nats
+from support.ports import free_port
 from support.service import facts, history, service_and_client, serving
 from support.wire import slow_wire
 

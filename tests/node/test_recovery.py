@@ -75,7 +75,7 @@ async def test_what_was_left_open_is_closed_whichever_start_gets_so_far(tmp_path
 
 
 async def test_growth_that_is_stored_after_the_end_does_not_open_an_instance_again(tmp_path: Path) -> None:
-    """On a disk that was full for a while, facts are stored in the order in which they get through."""
+    """Earlier versions stored it so if the log had taken nothing for a while: see `test_journal`."""
     async with running(tmp_path) as runs:
         await runs.load("a", "a-1")
         ended = InstanceUnloaded(

@@ -22,12 +22,13 @@ from suite.messages.actions.benchmark import RunBenchmarkRequest
 from suite.messages.actions.generation import GenerateTextReply, GenerateTextRequest, Timings, Usage
 from suite.messages.actions.residency import LoadModelReply
 from suite.messages.benchmarks import NumberedQuestion, Question
-from suite.messages.events import BenchmarkFinished, BenchmarkStarted
+from suite.messages.events import BenchmarkFinished, BenchmarkMoved, BenchmarkStarted, Event
 from suite.messages.subjects import Subjects
 from suite.node.benchmarks import job as jobs
 from suite.node.benchmarks.asking import Asking
 from suite.node.benchmarks.job import Job
 from suite.node.benchmarks.others import Others
+from suite.node.benchmarks.takeover import Takeover
 from suite.projections.evaluation import EvaluationProjection
 from suite.projections.projector import Projector
 from support.faults import KillableServer
@@ -268,3 +269,39 @@ async def test_a_generation_that_is_cut_before_the_node_knows_it_is_cancelled_al
         await asked.wait()
         tasks.cancel_scope.cancel()
     assert models.cancelled == ["benchmark-g-1"] * 3
+
+
+@pytest.mark.parametrize("is_stored", [True, False])
+async def test_a_benchmark_that_may_have_been_taken_over_is_run_if_the_log_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_stored: bool
+) -> None:
+    """The log's answer is lost: if it has the takeover, no other node goes on with the benchmark."""
+    monkeypatch.setattr(jobs, "RETRY_SECONDS", 0.0)
+    started = msgspec.structs.replace(STARTED, node="box0", questions=(), judge="", may_move=True)
+    added: list[str] = []
+    async with (
+        KillableServer.start(tmp_path) as server,
+        open_log(server.access) as (_, log),
+        projecting(log, tmp_path / "evaluation.db", EvaluationProjection()) as evaluation,
+    ):
+        await log.append(started)
+        append = log.append
+
+        async def unanswered(*events: Event, **more: Any) -> int:
+            if is_stored:
+                await append(*events, **more)
+            raise UnknownOutcome("the connection was lost")
+
+        monkeypatch.setattr(log, "append", unanswered)
+        job = job_of(Models([], []), log, evaluation)
+        benchmarks = SimpleNamespace(require_room=lambda: None, add=added.append)
+        node = SimpleNamespace(
+            name="box1", log=log, subjects=SUBJECTS, catalogue=job._catalogue, benchmarks=benchmarks
+        )
+        with pytest.raises(UnknownOutcome):
+            await Takeover(cast(Any, node))._take("b", "box0")
+        monkeypatch.setattr(log, "append", append)
+        assert added == ["b"]
+        await job.run()
+        told = [type(each.data) async for each in log.read(SUBJECTS.aggregate("benchmark", "b"))]
+    assert (BenchmarkMoved in told, BenchmarkFinished in told) == (is_stored, is_stored)

@@ -6,7 +6,7 @@ import json
 import os
 import signal
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
 
 import anyio
@@ -112,8 +112,11 @@ async def test_a_deadline_gives_what_there_is(tmp_path: Path) -> None:
     slow_model(tmp_path / "models" / "slow.gguf")
     async with client_of_node(tmp_path / "models", tmp_path / "suite") as client:
         await client.load_model("slow")
-        reply = await client.generate_text("slow", "the", max_tokens=100_000, deadline_ms=500)
-        assert reply.finish_reason == "deadline"
+        for deadline_ms in (300, 3_000, 30_000):  # on a busy machine nothing may come so soon
+            reply = await client.generate_text("slow", "the", max_tokens=100_000, deadline_ms=deadline_ms)
+            assert reply.finish_reason == "deadline"
+            if reply.usage.completion_tokens:
+                break
         assert reply.usage.completion_tokens > 0
 
 
@@ -128,17 +131,27 @@ async def test_a_full_queue_is_told_and_what_was_accepted_goes_on(tmp_path: Path
 
         async def ask() -> None:
             try:
-                await client.generate_text("slow", "the", max_tokens=20)
+                await client.generate_text("slow", "the", max_tokens=2)
                 outcomes.append("success")
             except Overloaded as error:
                 assert "try again in about" in error.message
                 outcomes.append("overloaded")
 
-        async with anyio.create_task_group() as tasks:
-            for _ in range(6):
-                tasks.start_soon(ask)
-        assert outcomes.count("success") == 3 and outcomes.count("overloaded") == 3
-        with anyio.fail_after(10):  # the first are in the log within a second or two, all within a minute
+        async with (
+            client.generate("slow", "the", max_tokens=4000) as running,
+            aclosing(running.__aiter__()) as chunks,  # type: ignore[type-var]
+        ):
+            await anext(chunks)
+            async with anyio.create_task_group() as tasks:
+                for _ in range(5):
+                    tasks.start_soon(ask)
+                with anyio.fail_after(20):
+                    while len(outcomes) < 3:
+                        await anyio.sleep(0.02)
+                assert outcomes == ["overloaded"] * 3, "the slot and the queue are full"
+                await client.cancel_generation(running.generation_id)
+        assert outcomes[3:] == ["success"] * 2
+        with anyio.fail_after(30):  # the first are in the log within a second or two, all within a minute
             while not (await client.get_request_statistics("slow")).total.refusals.get("overloaded"):
                 await anyio.sleep(0.1)
 

@@ -15,9 +15,10 @@ from suite.bus.embedded import EmbeddedServer
 from suite.config import ConnectionFile, load_settings
 from suite.process_log import Entry
 from support.disks import read_only
-from support.faults import KillableServer, free_port
+from support.faults import KillableServer
 from support.models import tiny_model
 from support.nats import eventually
+from support.ports import free_port
 from support.service import Serving, service_and_client, serving
 
 

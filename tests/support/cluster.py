@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import socket
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from functools import cache
@@ -26,6 +25,7 @@ from suite.errors import SuiteError
 from suite.identity import new_id
 from suite.node.cluster import wait_for_cluster
 from suite.tasks import background
+from support.ports import free_ports
 
 PATIENCE_SECONDS = 40.0
 
@@ -34,18 +34,6 @@ PATIENCE_SECONDS = 40.0
 def cluster_file() -> ClusterFile:
     """One for all tests."""
     return ClusterFile.new("suite-test")
-
-
-def free_ports(number: int) -> list[int]:
-    """Ports on loopback that nobody has at the moment."""
-    sockets = [socket.socket() for _ in range(number)]
-    try:
-        for each in sockets:
-            each.bind(("127.0.0.1", 0))
-        return [each.getsockname()[1] for each in sockets]
-    finally:
-        for each in sockets:
-            each.close()
 
 
 class Cable:

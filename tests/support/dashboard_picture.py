@@ -23,8 +23,9 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from support.command import run_command
-from support.gateway import RunningGateway, free_port, gateway_of, running_node
+from support.gateway import RunningGateway, gateway_of, running_node
 from support.models import CHAT_TEMPLATE, slow_model, tiny_model
+from support.ports import free_port
 from support.promql import Labels, Scrapes, parse
 
 BOARD: Final = Path(__file__).parents[2] / "deploy" / "grafana" / "suite.json"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import signal
-import socket
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -14,6 +13,7 @@ import anyio
 
 from suite.bus.connection import Connection
 from suite.messages.actor import NatsAccess
+from support.ports import free_port
 
 _BINARY = Path(sys.executable).with_name("nats-server")
 
@@ -141,9 +141,3 @@ class LossyWire:
         except OSError:
             pass
         writer.transport.abort()
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from suite.config import ConnectionFile
+from support.ports import free_port
 from support.service import WITHOUT_STANDBY
 
 START_SECONDS = 40.0
@@ -143,14 +144,6 @@ def gateway_for(directory: Path, environ: Mapping[str, str], *options: str) -> I
     with _process(["gateway", "--listen", f"127.0.0.1:{port}", *options], log, environ) as process:
         wait_for_port(port, process, log)
         yield RunningGateway("127.0.0.1", port, directory)
-
-
-def free_port() -> int:
-    """A port that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def wait_for_port(port: int, process: subprocess.Popen[bytes], log: Path) -> None:

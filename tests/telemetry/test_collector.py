@@ -13,8 +13,8 @@ from opentelemetry.sdk.trace.export import SpanExportResult
 
 from suite import telemetry
 from suite.telemetry.collector import POLICY, Collector, SignalName
-from support.gateway import free_port
 from support.otlp import otlp_over_grpc, otlp_over_http
+from support.ports import free_port
 
 Export = Callable[[], bool]
 

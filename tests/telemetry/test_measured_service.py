@@ -26,9 +26,10 @@ from suite.telemetry import instruments
 from suite.telemetry.exposition import prometheus_name
 from suite.telemetry.instrument import Counter, Definition, Histogram
 from support.command import run_command
-from support.gateway import RunningGateway, free_port, gateway_of, running_node
+from support.gateway import RunningGateway, gateway_of, running_node
 from support.metrics_receiver import MetricsReceiver, metrics_receiver
 from support.models import CHAT_TEMPLATE, tiny_model
+from support.ports import free_port
 from support.promql import Expression, Scrapes, Selector, grouped_by, parse, selectors
 
 DEPLOY = Path(__file__).parents[2] / "deploy"

@@ -18,7 +18,7 @@ from suite.messages.tracing import TraceMode, TraceSettings
 from suite.telemetry.collector import protocol
 from suite.telemetry.measuring import meter
 from suite.telemetry.span_store import SpanStore
-from support.gateway import free_port
+from support.ports import free_port
 
 TRACEPARENT = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 PLENTY = 1 << 20

@@ -3,14 +3,17 @@
 Every append expects that the node's own ``started`` event is still the last one on its subject. When another
 process has taken the name over, the append is refused and this node stops (DESIGN, invariant 3).
 
+What is decided or happens about one aggregate is stored in the order in which this was asked for: an append
+is repeated until its outcome is known, and a later one would otherwise get through in the meantime.
+
 A load or an unload that is too large for the log because of what was weighed for it is appended without that.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
 
 import anyio
 import msgspec
@@ -40,8 +43,11 @@ logger = logging.getLogger("suite.node")
 _RETRY_SECONDS = 0.5
 _PASSING = (Unavailable, UnknownOutcome, Overloaded, AccessDenied)
 """Errors that pass: also a NATS of somebody else lets this node in again once its users are set right."""
+_EARLIER = "earlier events of this node still wait for the log: try again"
 _BACKLOG_SECONDS = 1.5
 """How long a decision waits for the backlog to be written first."""
+_TURN_SECONDS = 20.0
+"""How long a decision waits for what is being appended about its aggregate: as long as an append takes."""
 
 
 class Journal:
@@ -57,6 +63,8 @@ class Journal:
         self._subjects = subjects
         self._new_id = new_id
         self._backlog = Backlog(self._write)
+        self._turns: dict[str, anyio.Lock] = {}
+        """Who may append to an aggregate, for those to which something is being appended."""
         self._fence = Expectation(
             subject=subjects.event(NodeStarted.aggregate, (node,), NodeStarted.fact), last_seq=epoch
         )
@@ -122,17 +130,18 @@ class Journal:
         after it. Raises Fenced or LogGone when this process is no longer the node, LogNotWritable,
         Unavailable, Overloaded or TooLarge.
         """
-        if not await self._backlog.wait_empty(_BACKLOG_SECONDS):
-            raise LogNotWritable("earlier events of this node still wait for the log: try again")
-        event_id = self._new_id()
-        try:
-            return await self._append(event, event_id, correlation_id)
-        except UnknownOutcome as error:
+        async with self._turn(event, seconds=_TURN_SECONDS):
+            if not await self._backlog.wait_empty(_BACKLOG_SECONDS):
+                raise LogNotWritable(_EARLIER)
+            event_id = self._new_id()
             try:
-                return await self._until_stored(event, event_id, correlation_id, error)
-            except LogNotWritable:
-                self._put(undone, correlation_id, makes_up_for=event_id)
-                raise error from None
+                return await self._append(event, event_id, correlation_id)
+            except UnknownOutcome as error:
+                try:
+                    return await self._until_stored(event, event_id, correlation_id, error)
+                except LogNotWritable:
+                    self._put(undone, correlation_id, makes_up_for=event_id)
+                    raise error from None
 
     async def record(
         self,
@@ -147,22 +156,23 @@ class Journal:
         fact is then written as soon as it does. After `close` it is not retried, and left to the node's next
         start. Raises Fenced or LogGone when this process is no longer the node.
         """
-        event_id = self._new_id()
-        try:
-            if not self._backlog.is_empty:
-                raise LogNotWritable("earlier events of this node still wait for the log")
+        async with self._turn(event):
+            event_id = self._new_id()
             try:
-                seq = await self._append(event, event_id, correlation_id, essential=True)
-            except _PASSING as error:
-                seq = await self._until_stored(event, event_id, correlation_id, error, essential=True)
-        except LogNotWritable:
-            self._put(event, correlation_id, event_id=event_id, written=written)
-            raise
-        except _PASSING:
-            if self._fenced.is_set():
+                if not self._backlog.is_empty:
+                    raise LogNotWritable("earlier events of this node still wait for the log")
+                try:
+                    seq = await self._append(event, event_id, correlation_id, essential=True)
+                except _PASSING as error:
+                    seq = await self._until_stored(event, event_id, correlation_id, error, essential=True)
+            except LogNotWritable:
+                self._put(event, correlation_id, event_id=event_id, written=written)
                 raise
-            return  # `close` was called
-        written(seq)
+            except _PASSING:
+                if self._fenced.is_set():
+                    raise
+                return  # `close` was called
+            written(seq)
 
     async def note(self, event: Event, event_id: str) -> None:
         """Append a fact that may come later: it is tried once, and can be tried again with the same id.
@@ -170,6 +180,27 @@ class Journal:
         Raises what `Log.append` raises, and Fenced or LogGone when this process is no longer the node.
         """
         await self._append(event, event_id, None)
+
+    @asynccontextmanager
+    async def _turn(self, event: Event, *, seconds: float | None = None) -> AsyncIterator[None]:
+        """Wait until what was asked for earlier about the same aggregate is in the log or in the backlog.
+
+        Raises LogNotWritable if that takes longer than `seconds`.
+        """
+        aggregate = self._subjects.aggregate(event.aggregate, *event.ids)
+        turn = self._turns.setdefault(aggregate, anyio.Lock(fast_acquire=True))
+        try:
+            with anyio.move_on_after(seconds) as waiting:
+                await turn.acquire()
+            if waiting.cancelled_caught:
+                raise LogNotWritable(_EARLIER)
+            try:
+                yield
+            finally:
+                turn.release()
+        finally:
+            if not turn.locked():  # nobody waits for it
+                del self._turns[aggregate]
 
     def _put(
         self,

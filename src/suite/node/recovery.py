@@ -36,7 +36,7 @@ async def close_open_instances(log: Log, journal: Journal, subjects: Subjects, n
         if isinstance(recorded.data, InstanceEvent) and recorded.id not in known:
             known.add(recorded.id)
             fact = newest.get(recorded.data.instance_id)
-            if fact is None or isinstance(fact, _OPEN):  # growth that is told late does not open it again
+            if fact is None or isinstance(fact, _OPEN):  # growth that an earlier version told late
                 newest[recorded.data.instance_id] = recorded.data
     for fact in newest.values():
         if isinstance(fact, _OPEN):

@@ -18,8 +18,8 @@ from suite.errors import SuiteError
 from support.cgroups import joining
 from support.disks import SmallDisk
 from support.durability import inside
-from support.faults import free_port
 from support.models import tiny_model
+from support.ports import free_port
 from support.service import WITH_STANDBY, Serving, serving
 
 Part: TypeAlias = Literal["actor", "node", "nats-server", "gateway"]
