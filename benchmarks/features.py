@@ -77,7 +77,7 @@ LOOKERS: Mapping[str, tuple[int, int]] = {
 }
 """How many pages are open, and how many terminals."""
 
-USERS, USER_SECONDS, QUICK_USER_SECONDS = 2, 20.0, 3.0
+USERS, USER_SECONDS, QUICK_USER_SECONDS = 2, 20.0, 6.0
 BENCH_STREAMS, BENCH_ROUNDS, BENCH_TOKENS = (1, 4), 4, 32
 LONG_PAUSE_SECONDS = 4.0
 """Of users who do not ask again at once: longer than a benchmark waits for them to come back."""
