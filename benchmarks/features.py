@@ -84,7 +84,9 @@ LONG_PAUSE_SECONDS = 4.0
 BENCH_SECONDS = 300.0
 """A benchmark that takes longer when the users have gone is given up."""
 
-SEEING, GEMMA_EMBEDDING, PICTURE_SIDE = "seeing", 640, 64
+SEEING, PICTURE_SIDE = "seeing", 64
+GEMMA_EMBEDDING, GEMMA_LENGTH = 640, 26.1
+"""The width of Gemma's embeddings, and their length: longer ones of pictures would magnify differences."""
 MIXED_TOKENS, QUICK_MIXED_TOKENS = 48, 12
 
 ALIAS, CANARY_SHARE, CHATTING = "chat", 0.3, 3
@@ -418,7 +420,8 @@ async def seeing_model() -> AsyncIterator[Client]:
         directory.mkdir()
         path = directory / f"{SEEING}.gguf"
         shutil.copyfile(model_file(GEMMA), path)
-        tiny_projector(directory / f"mmproj-{SEEING}.gguf", embedding=GEMMA_EMBEDDING)
+        projector = directory / f"mmproj-{SEEING}.gguf"
+        tiny_projector(projector, embedding=GEMMA_EMBEDDING, length=GEMMA_LENGTH)
         for seed, name in enumerate(("pirate", "poet")):
             adapter(directory / f"{name}.gguf", path, strength=0.1, seed=seed)
         service = running_service(SEEING_SETTINGS, model_ids=(), models_directory=directory)

@@ -1,55 +1,50 @@
 """The engine against the plainest loop: forced along its tokens, batched, reused, shared and restored.
 
-Greedy text flips where two tokens are almost equally likely, and what is nearly equal depends on what else is
-in a batch and where it lies in the cache. So the engine is given the reference's tokens, and its logits are
-compared. How far they may differ follows from the processor: the plain loop itself is run in another place of
-the cache, in other batches and beside another sequence, and the engine has to be as close as that (`Noise`).
+`support.reference` has the loop, and says how close the engine's logits have to be.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import contextmanager
+import random
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TypeAlias
 
-import numpy as np
-import numpy.typing as npt
 import pytest
 
-from suite.engine.adapters import NO_ADAPTERS, Adapter, AdapterSet, adapter_set
-from suite.engine.backend import BatchEntry
-from suite.engine.bindings import lib
+from suite.engine.adapters import NO_ADAPTERS, Adapter, adapter_set
 from suite.engine.engine import Engine, StepStats
-from suite.engine.generation import EngineRequest, Generation
-from suite.engine.gguf.estimate import uses_flash_attention
-from suite.engine.gguf.file import inspect
-from suite.engine.llama_model import ContextSettings, LlamaModel
-from suite.engine.sampler import SamplingParams
+from suite.engine.generation import Generation
+from suite.engine.llama_model import LlamaModel
+from suite.engine.pictures.image import Image
+from suite.engine.pictures.tokens import EncodedPicture
 from suite.engine.slots import Slots
 from suite.engine.snapshots.snapshots import Snapshots
-from suite.errors import SuiteError
 from suite.identity import new_id, utc_now
 from suite.messages.actions.status import KvCacheForm
-from suite.messages.logprobs import TokenLogprobs
 from support.adapters import adapter
 from support.generations import Clock
 from support.models import gemma, smollm2
+from support.projector import SIDE, tiny_projector
+from support.reference import (
+    STEPS,
+    Forced,
+    Heard,
+    Noise,
+    bare_loop,
+    elsewhere,
+    empty,
+    engine_of,
+    generation,
+    loaded,
+    run,
+)
 from support.snapshots import PATIENCE
 
 pytestmark = pytest.mark.timeout(180)
 
-Logits: TypeAlias = npt.NDArray[np.float32]
-Reference: TypeAlias = tuple[Sequence[int], Sequence[int], Sequence[Logits]]
-
-STEPS, FEW = 6, 4
-LONGER = 10
-MARGIN = 4
-"""How many times the noise that was measured is right still: it is measured on few tokens."""
-DISTANCE, LEAD = 0.005, 0.5
-"""What is right on any processor: on some there is no noise at all in the few tokens that are measured."""
-BESIDE = range(2, 8)
-"""Sequences of one batch."""
+FEW, LONGER = 4, 10
+GEMMA_LENGTH = 26.1
+"""The length of each of Gemma 3 270M's embeddings, as the first layer sees them."""
 SUBJECTS = (
     *("The sea", "A tree", "Old maps", "The night train", "My neighbour", "Rain", "An honest clock"),
     *("The library", "Two brothers", "Iron", "The last winter", "A recipe for bread", "Stars", "The dog"),
@@ -62,190 +57,6 @@ PROMPTS = tuple(
 )
 
 
-class Heard:
-    failure: SuiteError | None = None
-
-    def on_text(self, text: str, logprobs: TokenLogprobs | None = None, *, reasoning: str = "") -> None: ...
-
-    def on_end(self, error: SuiteError | None) -> None:
-        self.failure = error
-
-
-class ForcedSampler:
-    """Says the reference's tokens, whatever the model thinks, and keeps what it thought."""
-
-    logprobs = None
-
-    def __init__(self, model: LlamaModel, tokens: Sequence[int], seen: list[Logits]) -> None:
-        self._model, self._tokens, self._seen = model, iter(tokens), seen
-
-    def accept_prompt(self, prompt: Sequence[int]) -> None: ...
-
-    def sample(self, row: int, exempt: Collection[int] | None = ()) -> int:
-        assert not exempt and exempt is not None, "there is no reasoning here"
-        self._seen.append(logits(self._model, row))
-        return next(self._tokens)
-
-    def close(self) -> None: ...
-
-
-class Forced:
-    """The model, but for its sampling: the seed of a generation says which reference it follows."""
-
-    def __init__(self, model: LlamaModel, references: Sequence[Sequence[int]]) -> None:
-        self._model, self._references = model, references
-        self.seen: dict[int, list[Logits]] = {}
-        self.exchanges = 0
-
-    def exchange(self, first: int, second: int) -> None:
-        self._model.exchange(first, second)
-        self.exchanges += 1
-
-    def __getattr__(self, name: str) -> object:
-        return getattr(self._model, name)
-
-    def sampler(self, sampling: SamplingParams) -> ForcedSampler:
-        seen = self.seen[sampling.seed] = []
-        return ForcedSampler(self._model, self._references[sampling.seed], seen)
-
-
-def logits(model: LlamaModel, row: int) -> Logits:
-    pointer = lib.llama_get_logits_ith(model.context, row)
-    return np.ctypeslib.as_array(pointer, (model.vocabulary.size,)).copy()
-
-
-@contextmanager
-def loaded(path: Path, form: KvCacheForm, *, cache_tokens: int = 4096) -> Iterator[LlamaModel]:
-    settings = ContextSettings(
-        context_tokens=1024,
-        cache_tokens=cache_tokens,
-        kv_cache=form,
-        flash_attention=uses_flash_attention(inspect(path), cache_tokens=1024, batch_tokens=256),
-        batch_tokens=256,
-        gpu_layers=0,
-        threads=1,
-        slots=8,
-    )
-    model = LlamaModel.load(str(path), settings, lambda _: None)
-    try:
-        yield model
-    finally:
-        model.free()
-
-
-def bare_loop(
-    model: LlamaModel, prompt: Sequence[int], *, steps: int = STEPS, after: int = 0
-) -> tuple[list[int], list[Logits]]:
-    """One sequence alone, greedy: the tokens, and the logits that each was taken from.
-
-    It goes on after as many tokens as it has from the time before.
-    """
-    tokens: list[int] = []
-    seen: list[Logits] = []
-    model.truncate(0, after)
-    feed, place = list(prompt), after
-    for _ in range(steps):
-        for begin in range(0, len(feed), model.batch_tokens):
-            piece = feed[begin : begin + model.batch_tokens]
-            assert model.decode([BatchEntry(0, piece, place, wants_logits=True)])
-            place += len(piece)
-        seen.append(logits(model, -1))
-        tokens.append(int(seen[-1].argmax()))
-        feed = tokens[-1:]
-    return tokens, seen
-
-
-def distance(reference: Sequence[Logits], seen: Sequence[Logits]) -> float:
-    """On average over the steps: 0 for the same, about 1 for what has nothing to do with each other."""
-    pairs = zip(reference, seen, strict=True)
-    return float(np.mean([1 - np.corrcoef(expected, found)[0, 1] for expected, found in pairs]))
-
-
-def elsewhere(
-    model: LlamaModel, prompt: Sequence[int], tokens: Sequence[int], piece: int
-) -> Iterator[Logits]:
-    """What each of the tokens is taken from where six sequences are decoded at once."""
-    for sequence in BESIDE:
-        model.truncate(sequence, 0)
-    place = 0
-    feeds = [prompt[begin : begin + piece] for begin in range(0, len(prompt), piece)]
-    for step, feed in enumerate([*feeds, *([token] for token in tokens[:-1])]):
-        others = [BatchEntry(other, [prompt[step]], step, wants_logits=True) for other in BESIDE[1:]]
-        assert model.decode([BatchEntry(BESIDE[0], feed, place, wants_logits=True), *others])
-        place += len(feed)
-        if place >= len(prompt):
-            yield logits(model, len(feed) - 1)
-
-
-class Noise:
-    """How far this processor's logits are from each other where they ought to be the same.
-
-    Measured by plain loops, without the engine: the same tokens alone, and in another place of the cache, in
-    other batches, beside others.
-    """
-
-    def __init__(
-        self, model: LlamaModel, before: Sequence[int], references: Sequence[Reference], *, piece: int
-    ) -> None:
-        """`before` is what the cache begins with. Fails if a state that lacks one token would pass."""
-        self._distance = 0.0
-        self._lead = 0.0
-        """By how much the lead of the likeliest token over the next one changes."""
-        empty(model)
-        for place in range(0, len(before), model.batch_tokens):
-            part = before[place : place + model.batch_tokens]
-            assert model.decode([BatchEntry(0, part, place, wants_logits=False)])
-        for prompt, tokens, reference in references:
-            self._take(reference, list(elsewhere(model, prompt, tokens, piece)))
-        for prompt, tokens, reference in references:
-            assert not self.is_close(reference, list(elsewhere(model, prompt[:-1], tokens, piece)))
-        empty(model)
-
-    def _take(self, reference: Sequence[Logits], seen: Sequence[Logits]) -> None:
-        self._distance = max(self._distance, distance(reference, seen))
-        for expected, found in zip(reference, seen, strict=True):
-            second, first = expected.argsort()[-2:]
-            change = (expected[first] - expected[second]) - (found[first] - found[second])
-            self._lead = max(self._lead, abs(float(change)))
-
-    def assert_close(self, reference: Sequence[Logits], seen: Sequence[Logits]) -> None:
-        assert self.is_close(reference, seen)
-        for step, (expected, found) in enumerate(zip(reference, seen, strict=True)):
-            first, other = expected.argmax(), found.argmax()
-            assert expected[first] - expected[other] <= max(LEAD, MARGIN * self._lead), f"step {step}"
-
-    def is_close(self, reference: Sequence[Logits], seen: Sequence[Logits]) -> bool:
-        return distance(reference, seen) <= max(DISTANCE, MARGIN * self._distance)
-
-
-def generation(
-    prompt: Sequence[int],
-    number: int,
-    conversation: str | None,
-    *,
-    steps: int = STEPS,
-    adapters: AdapterSet = NO_ADAPTERS,
-) -> Generation:
-    order = EngineRequest(
-        prompt=list(prompt),
-        max_tokens=steps,
-        stop=(),
-        sampling=SamplingParams(seed=number),
-        conversation_id=conversation,
-        adapters=adapters,
-    )
-    return Generation(order, lambda: 0.0)
-
-
-def run(engine: Engine, *generations: Generation) -> None:
-    heard = [Heard() for _ in generations]
-    for each, listener in zip(generations, heard, strict=True):
-        engine.submit(each, listener)
-    while engine.busy:
-        engine.step()
-    assert all(listener.failure is None for listener in heard)
-
-
 def stored(directory: Path) -> Snapshots:
     return Snapshots(
         directory=directory,
@@ -254,17 +65,6 @@ def stored(directory: Path) -> Snapshots:
         disk_bytes=1 << 28,
         now=utc_now,
         new_id=new_id,
-    )
-
-
-def engine_of(forced: Forced, snapshots: Snapshots | None, *, prompt_step_tokens: int = 256) -> Engine:
-    """Its clock stands still: conversations are saved when a test says so, however slow the machine is."""
-    return Engine(
-        forced,  # type: ignore[arg-type]
-        Slots(8),
-        prompt_step_tokens=prompt_step_tokens,
-        snapshots=snapshots,
-        clock=lambda: 0.0,
     )
 
 
@@ -409,6 +209,39 @@ def test_eight_streams_with_two_adapters_and_without_think_what_each_thinks_alon
         assert not noises[of[1].key].is_close(references[1][1], plain), "the adapter does nothing"
 
 
-def empty(model: LlamaModel) -> None:
-    for sequence in range(8):
-        model.truncate(sequence, 0)
+def test_eight_pictures_at_once_are_what_each_shows_alone(tmp_path: Path) -> None:
+    """With vectors as long as those of the model's own tokens: longer ones magnify the noise (ADR 75)."""
+    projector = tiny_projector(tmp_path / "mmproj.gguf", embedding=640, length=GEMMA_LENGTH)
+    with loaded(gemma(), "separate", projector=projector) as model:
+        seen = [encoded(model, number) for number in range(8)]
+        pictures = {piece.tokens[0]: piece for each in seen for piece in each.pieces}
+        before, after = (model.vocabulary.tokenize(text) for text in ("Look at", PROMPTS[0]))
+
+        def prompt(number: int) -> Sequence[int]:
+            return [*before, *seen[number].tokens, *after[1 : 4 + number]]
+
+        references = [bare_loop(model, prompt(number), steps=FEW, pictures=pictures) for number in range(8)]
+        measured = [(prompt(number), *references[number]) for number in range(2)]
+        noise = Noise(model, after, measured, piece=3, pictures=pictures)
+        forced = Forced(model, [tokens for tokens, _ in references])
+        asked = [generation(prompt(n), n, None, steps=FEW, pictures=pictures) for n in range(8)]
+        run(engine_of(forced, None, prompt_step_tokens=16), *asked)
+        for number, (_, reference) in enumerate(references):
+            noise.assert_close(reference, forced.seen[number])
+        tokens, reference = references[0]
+        other = [*before, *seen[1].tokens, *after[1:4]]
+        another = list(elsewhere(model, other, tokens, 3, pictures))
+        assert not noise.is_close(reference, another), "it does not matter which picture it is"
+
+
+def encoded(model: LlamaModel, number: int) -> EncodedPicture:
+    """A picture as the model reads it."""
+    assert model.projector is not None
+    pixels = random.Random(number).randbytes(3 * SIDE * SIDE)
+    encoding = model.projector.encode(Image(SIDE, SIDE, pixels), b"%d" % number)
+    while True:
+        try:
+            next(encoding)
+        except StopIteration as end:
+            seen: EncodedPicture = end.value
+            return seen

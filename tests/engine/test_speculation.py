@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import platform
-import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,7 +16,7 @@ from suite.engine.engine import Engine
 from suite.engine.generation import EngineRequest, Generation
 from suite.engine.llama_model import ContextSettings, DraftSettings, LlamaModel
 from suite.engine.lookup import LONGEST_MATCH, SHORTEST_MATCH, Lookup, LookupDrafter
-from suite.engine.payoff import FIRST_PATIENCE, LENGTHS, Guess, Outlook, Payoff
+from suite.engine.payoff import Guess, Payoff
 from suite.engine.sampler import SamplingParams
 from suite.engine.scheduler import Run
 from suite.engine.slots import Slots
@@ -82,88 +81,6 @@ def test_a_repetition_goes_on() -> None:
     lookup = Lookup([9, 1, 2, 3, 1, 2, 3])
     assert lookup.agreed == 3
     assert lookup.draft(7) == [1, 2, 3, 1, 2, 3, 1]
-
-
-# --- whether it pays ----------------------------------------------------------------------------------------
-
-
-@settings(max_examples=12, deadline=None)
-@given(
-    st.floats(0, 1),
-    st.floats(0, 1.2),
-    st.integers(1, 4),
-    st.integers(0, 2**32),
-)
-def test_it_is_never_much_slower_and_is_faster_where_that_is_to_be_had(
-    likely: float, cost: float, answers: int, seed: int
-) -> None:
-    """A draft is right with a probability, and adds a part of an answer's time to a step."""
-    dice, payoff = random.Random(seed), Payoff()
-    agreed, tokens, seconds = [0] * answers, 0, 0.0
-    for _ in range(500):
-        length = payoff.length([Outlook(LENGTHS[-1], each) for each in agreed], 200)
-        for number in range(answers):
-            tokens += 1
-            for _ in range(length):
-                is_right = dice.random() < likely
-                payoff.acceptance.learn(Guess(agreed[number], is_right))
-                agreed[number] = agreed[number] + 1 if is_right else 0
-                if not is_right:
-                    break
-                tokens += 1
-        step = 0.01 * answers * (1 + cost * length)
-        payoff.learn(answers, answers * length, step)
-        seconds += step
-    speed = tokens / seconds * 0.01
-    best = max(
-        sum(likely**index for index in range(length + 1)) / (1 + cost * length) for length in (0, *LENGTHS)
-    )
-    assert speed >= 0.85
-    assert speed >= 0.7 * best
-
-
-def test_a_trial_lasts_until_it_is_measured_or_given_up() -> None:
-    """A draft model may read a prompt first, and what such a step takes is not learned."""
-    payoff = Payoff()
-    payoff.learn(1, 0, 0.01)
-    for length in LENGTHS:
-        payoff.learn(1, length, 0.01 * (1 + 5 * length))
-
-    def lengths(steps: int) -> Sequence[int]:
-        return [payoff.length([Outlook(15, 0)], 200) for _ in range(steps)]
-
-    assert not any(lengths(FIRST_PATIENCE - 1))
-    tried = lengths(3)
-    assert all(tried)
-    payoff.learn(1, tried[-1], 0.01 * (1 + 5 * tried[-1]))
-    assert not any(lengths(2 * FIRST_PATIENCE - 1))
-    assert all(lengths(32)), "none was measured"
-    assert not any(lengths(4 * FIRST_PATIENCE))
-
-
-def test_others_are_not_slowed_for_one() -> None:
-    """What one answer gains is weighed against what each of the others loses."""
-    payoff = Payoff()
-    for agreed in (*range(40), *range(40)):
-        payoff.acceptance.learn(Guess(agreed, True))
-    guessed, others = Outlook(15, 8), [Outlook(0, 0)] * 7
-    for answers in (1, 8):
-        payoff.learn(answers, 0, 0.01)
-        for length in LENGTHS:
-            for _ in range(20):
-                payoff.learn(answers, length, 0.01 * (1 + 0.2 * length))
-    assert payoff.length([guessed], 200) > 1
-    assert payoff.length([guessed, *others], 200) == 0
-
-
-@settings(deadline=None)
-@given(st.lists(st.builds(Outlook, st.integers(0, 15), st.integers(0, 40)), min_size=1), st.integers(-5, 64))
-def test_there_are_no_more_drafts_than_a_batch_has_room_for(outlooks: list[Outlook], most: int) -> None:
-    payoff = Payoff()
-    payoff.learn(len(outlooks), 0, 0.01)
-    length = payoff.length(outlooks, most)
-    assert length in (0, *LENGTHS)
-    assert sum(min(each.available, length) for each in outlooks) <= max(0, most)
 
 
 # --- the engine ---------------------------------------------------------------------------------------------

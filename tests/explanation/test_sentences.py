@@ -428,6 +428,24 @@ TABLE: tuple[tuple[Event, tuple[str, ...]], ...] = (
     ),
     (
         RequestsRefused(
+            node="box1", model_id="tiny", code="overloaded", message="no room", purpose="preload"
+        ),
+        ("A load of tiny for a bet was refused on box1: no room (overloaded).",),
+    ),
+    (
+        RequestsRefused(
+            node="box1",
+            model_id="tiny",
+            code="model_quarantined",
+            message="left alone",
+            purpose="pin",
+            requests=2,
+            within_seconds=60,
+        ),
+        ("2 loads of tiny for its pin were refused on box1 within 1 min: left alone (model_quarantined).",),
+    ),
+    (
+        RequestsRefused(
             node="box1",
             model_id="tiny",
             code="not_enough_memory",

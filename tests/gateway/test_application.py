@@ -5,27 +5,35 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping, MutableMapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, MutableMapping
 from copy import copy
+from datetime import timedelta
 from typing import Any, Final, cast
 
 import anyio
 import anyio.lowlevel
 import pytest
+from starlette.requests import Request
 
 from suite.client import Client
 from suite.domain.breaker import SERVICE_POLICY
-from suite.errors import Cancelled, NodeLost, SuiteError, Unavailable
+from suite.errors import Cancelled, ExpiredApiKey, NodeLost, SuiteError, Unavailable
 from suite.gateway.access import Everybody
 from suite.gateway.app import application
+from suite.gateway.context import Context, put_context
 from suite.gateway.gateway import Gateway
+from suite.gateway.keys import KeyRing
 from suite.gateway.service_breaker import service_breaker
 from suite.gateway.sse import PieceStream
 from suite.identity import Clock, new_id, utc_now
 from suite.messages.actions.status import HealthCheckReply
+from suite.messages.envelope import Recorded
+from suite.messages.events import KeyCreated
 from suite.messages.signals import Chunk, Progress, Signal
+from suite.tasks import background
 from suite.telemetry import exposing
 from suite.telemetry.exposition import Exposition
+from support.folding import recorded
 
 ORIGIN = "http://localhost:3000"
 
@@ -288,3 +296,72 @@ async def test_frozen_nodes_are_away_though_their_streams_have_begun(
         await asked.chat(stream=True)
         assert asked.status == 200
     assert asked.gateway.breaker.state.position == "open"
+
+
+class Endless(Broken):
+    """A service with one key in its log, whose answers begin and do not end."""
+
+    def __init__(self, key: KeyCreated) -> None:
+        super().__init__()
+        self._key = key
+
+    async def last_seq(self) -> int:
+        return 1
+
+    async def events(self, filter: str, *, after: int = 0, follow: bool = False) -> AsyncIterator[Recorded]:
+        if filter == "key" and after == 0:
+            yield recorded(self._key, 1)
+        if follow:
+            await anyio.sleep_forever()
+
+    async def get_model_status(self, model_id: str) -> None:
+        del model_id
+        await anyio.sleep_forever()
+
+    async def answer(self, fields: Mapping[str, object], hear: Callable[[Signal], None]) -> None:
+        hear(Chunk(index=0, text=str(fields["requester"])))
+        await anyio.sleep_forever()
+
+
+async def never() -> MutableMapping[str, Any]:
+    await anyio.sleep_forever()
+    raise AssertionError
+
+
+async def test_what_a_key_has_running_ends_when_it_expires(exposition: Exposition) -> None:
+    expires_at = utc_now()
+    now = expires_at - timedelta(days=1)
+    key = KeyCreated(
+        key_id="k", name="n", sha256="", models=("*",), endpoints=("chat",), expires_at=expires_at
+    )
+    client = Endless(key)
+    ring = KeyRing(now=lambda: now, clock=time.monotonic)
+    gateway = Asked(exposition, client).gateway
+    context = Context("r", began=0.0)
+    context.requester = key.key_id
+    scope = {"type": "http", "method": "POST", "path": "/", "headers": []}
+    put_context(scope, context)
+    ended: list[str] = []
+
+    def hear(_: Chunk) -> None:
+        nonlocal now
+        now = expires_at
+
+    async def generate() -> None:
+        with pytest.raises(ExpiredApiKey):
+            await gateway.generations.ask(context, {"model_id": "m", "prompt": "a"}, hear)
+        ended.append("generation")
+
+    async def embed() -> None:
+        with pytest.raises(ExpiredApiKey):
+            await gateway.patiently(Request(scope, never), "m", None, lambda _: anyio.sleep_forever())
+        ended.append("embedding")
+
+    with anyio.fail_after(20):
+        async with background() as tasks:
+            await ring.follow(cast("Client", client), tasks)
+            tasks.start_soon(gateway.work.watch, ring.rights)
+            async with anyio.create_task_group() as running:
+                running.start_soon(embed)
+                running.start_soon(generate)
+    assert sorted(ended) == ["embedding", "generation"]

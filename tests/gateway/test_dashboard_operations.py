@@ -180,7 +180,7 @@ async def test_events_are_told_once_the_log_can_be_read_again(
         live, told = Live(client, now=utc_now, clock=time.monotonic), list[bytes]()
         async with background() as tasks:
             tasks.start_soon(live.run)
-            tasks.start_soon(live.tell, told.append, lambda: Rights(endpoints=frozenset()))
+            tasks.start_soon(live.tell, told.append, Rights(endpoints=frozenset()))
             await eventually(lambda: any(b'"about":"log"' in each for each in told))
             await eventually(lambda: any(each.startswith(b"event: events") for each in told))
             await client.log_performance_metric("back", "speed", 1)

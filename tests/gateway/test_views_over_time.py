@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import ExitStack, asynccontextmanager, suppress
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple, TypeVar
 
+import psutil
 import pytest
 from anyio.from_thread import BlockingPortal, start_blocking_portal
 
@@ -27,6 +30,8 @@ from support.nats import gateway_environment, mirrored_nats, operator_of
 
 pytestmark = pytest.mark.timeout(180)  # with the time of the fixtures
 
+SECONDS: Final = 30.0
+T = TypeVar("T")
 SCREENS = Path(__file__).parents[2] / "docs" / "screens"
 
 
@@ -134,6 +139,48 @@ def test_the_log_is_replayed_in_a_process_of_its_own(place: Place) -> None:
     assert re.findall(r"^event: (\w+)", told, re.MULTILINE)[-2:] == ["progress", "end"]
     assert place.gateway.post("/ui/replay", {"requests": 0}).error["code"] == "invalid_request"
     assert place.gateway.post("/ui/replay", b"{").error["code"] == "invalid_json"
+
+
+@pytest.mark.parametrize("requester", ["page", "client"])
+def test_a_replay_ends_when_nobody_waits_for_it_any_more(place: Place, requester: str) -> None:
+    # Far more than is done by the time at which its process is stopped, which then cannot end by itself.
+    asked: Any = {
+        "policies": ["best_lately", "relaxed_belady", "greedy_dual", "decayed_frequency", "lru"],
+        "memory_gb": [2, 3, 4, 5, 6, 8],
+    }
+    with ExitStack() as leaving:
+        if requester == "page":
+            page = place.gateway.connect()
+            leaving.callback(page.close)
+            page.request("POST", "/ui/replay", json.dumps(asked))
+        else:
+            waiting = place.portal.start_task_soon(partial(place.client.replay_history, **asked))
+            leaving.callback(waiting.cancel)
+        process = eventually(replaying)
+        process.suspend()
+    try:
+        process.wait(SECONDS)
+    finally:
+        with suppress(psutil.NoSuchProcess):
+            process.kill()
+
+
+def replaying() -> psutil.Process | None:
+    """The process that replays for the node of this process; None: there is none."""
+    for child in psutil.Process().children(recursive=True):
+        with suppress(psutil.NoSuchProcess, psutil.ZombieProcess):
+            if "suite.prediction.replay.job" in child.cmdline():
+                return child
+    return None
+
+
+def eventually(found: Callable[[], T | None]) -> T:
+    """What is found, once it is there."""
+    end = time.monotonic() + SECONDS
+    while (there := found()) is None:
+        assert time.monotonic() < end
+        time.sleep(0.02)
+    return there
 
 
 def test_bad_windows_are_refused(place: Place) -> None:

@@ -92,9 +92,12 @@ async def test_settings_that_are_missing_are_told_with_what_to_do(models: Path, 
         "captain is no name there, as settings are not copied: set base and adapters in "
         'models."captain" of box2'
     )
+    off = {"base": ModelSettings(draft_model="draft", speculation="off")}
+    alone = {"captain": ModelSettings(base="base")}
+    assert await lacks("captain", "base", alone | off) == ""
+    assert (await lacks("captain", "base", {})).startswith("captain is no name there")
     assert await lacks("pirate", "pirate", {}) == await lacks("base", "base", {})
     assert (await lacks("base", "base", {})).startswith("base has no draft model there, as settings are not")
-    off = {"base": ModelSettings(draft_model="draft", speculation="off")}
     assert await lacks("base", "base", off) == "", "somebody wants it so"
     wrong = {"captain": ModelSettings(base="base", adapters=("sword",))}
     assert "captain needs the adapter 'sword'" in await lacks("captain", "poet", wrong)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime
+from functools import partial
 from itertools import count
 from pathlib import Path
 
@@ -192,6 +193,22 @@ async def test_what_is_appended_about_one_model_holds_up_no_other(
         assert not journal._turns
         events = [event.data async for event in log.read("suite.event.instance.>")]
     assert events == [loaded(1, model_id="n")]
+
+
+async def test_who_waits_for_its_turn_can_be_cancelled(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing but the cancellation comes out: the errors of a stop are told apart by their kind."""
+    async with journal_on(tmp_path) as (_, _, journal):
+        failing = Failing(journal, *[UnknownOutcome()] * 50, patch=monkeypatch)
+        async with anyio.create_task_group() as recording:
+            recording.start_soon(journal.record, unloaded())
+            await failing.began.wait()
+            for instance_id in ("j", "k"):
+                recording.start_soon(partial(journal.decide, load(instance_id), undone=given_up(instance_id)))
+            await anyio.wait_all_tasks_blocked()
+            recording.cancel_scope.cancel()
+        assert not journal._turns
 
 
 async def test_what_was_weighed_is_left_out_of_the_log_if_it_is_too_large(tmp_path: Path) -> None:

@@ -2,16 +2,30 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
+from typing import cast, get_args
 
+import anyio.lowlevel
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from suite import telemetry
+from suite.catalogue import Model
+from suite.domain.footprint import Footprint
+from suite.domain.residency import Residency
+from suite.domain.sizes import Need
+from suite.domain.turns import Turns
+from suite.errors import NotEnoughMemory
+from suite.identity import new_id
 from suite.messages.actions.generation import Timings
 from suite.messages.actor import Finished, Step
+from suite.messages.decisions import Purpose
 from suite.messages.events import BetOutcome, BetReason, PredictionSettled
+from suite.node.admission import Admission, BeginLoad, Terms
+from suite.node.appraisal import NO_APPRAISAL
 from suite.node.measurements import BetMeasurements, GenerationMeasurements, LoadMeasurements
+from suite.node.outcomes import Outcomes
 from suite.telemetry.exposition import Exposition
 
 
@@ -126,3 +140,36 @@ def test_what_has_not_happened_to_a_model_is_0(exposition: Exposition) -> None:
     ):
         assert f"{name}{{" in text
         assert value(exposition, name, gen_ai_request_model="m") == 0
+
+
+class TooLarge:
+    """A model that fits into no memory."""
+
+    model_id = "m"
+
+    @staticmethod
+    def smaller(_: Footprint) -> str:
+        return ""
+
+
+async def test_only_what_clients_wanted_counts_as_a_refused_request(exposition: Exposition) -> None:
+    admission = Admission(
+        Turns(residency=Residency(limit_bytes=Footprint(1)), queue_limit=1),
+        instances={},
+        need=lambda _: Need(Footprint(2), Footprint(2)),
+        begin_load=cast("BeginLoad", None),
+        evict=lambda _instance, _decision: None,
+        appraise=lambda _held, _memory: NO_APPRAISAL,
+        check=lambda _: None,
+        look=anyio.lowlevel.checkpoint,
+        outcomes=Outcomes("box"),
+        measurements=LoadMeasurements(),
+        new_id=new_id,
+        clock=time.monotonic,
+    )
+    purposes: tuple[Purpose, ...] = get_args(Purpose)
+    for purpose in purposes:
+        with pytest.raises(NotEnoughMemory):
+            await admission.enter(cast("Model", TooLarge()), Terms(purpose=purpose), correlation_id="c")
+    assert value(exposition, "suite_refusals_total", error_type="not_enough_memory") == 1
+    assert len(admission.outcomes_due(is_last=True)) == len(purposes)

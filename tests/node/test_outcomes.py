@@ -7,7 +7,7 @@ import pytest
 from suite.domain.footprint import Footprint
 from suite.domain.turns import Place, Request
 from suite.errors import NotEnoughMemory, TooLarge
-from suite.messages.decisions import Decision
+from suite.messages.decisions import Decision, Purpose
 from suite.messages.events import AdmissionEvent, RequestsRefused, WaitEnded, WaitStarted
 from suite.node.admission_log import AdmissionLog
 from suite.node.outcomes import QUIET_SECONDS, REFUSALS_SECONDS, End, Outcomes
@@ -40,8 +40,9 @@ class Line:
     def end(self, request: Request, end: End) -> None:
         self.outcomes.ended(request, end, self.now)
 
-    def refuse(self) -> None:
-        self.outcomes.refused("m", NotEnoughMemory("no room"), self.now, weigh=self._weigh)
+    def refuse(self, purpose: Purpose = "request") -> None:
+        error = NotEnoughMemory("no room")
+        self.outcomes.refused("m", error, self.now, purpose=purpose, weigh=self._weigh)
 
     def pass_time(self, seconds: float) -> None:
         until = self.now + seconds
@@ -121,6 +122,20 @@ def test_the_first_refusal_is_told_at_once_and_those_after_it_once_a_minute(line
     line.refuse()
     line.take()
     assert line.events[-1] == told[0], "after a quiet minute the next is told at once"
+
+
+def test_what_a_node_wanted_to_load_is_not_counted_with_requests(line: Line) -> None:
+    for _ in range(2):
+        line.refuse()
+        line.refuse("preload")
+    line.refuse("pin")
+    line.take()
+    told = [event for event in line.events if isinstance(event, RequestsRefused)]
+    assert [(event.purpose, event.requests, event.is_of_clients) for event in told] == [
+        ("request", 2, True),
+        ("preload", 2, False),
+        ("pin", 1, False),
+    ]
 
 
 def test_nothing_is_lost_at_the_end(line: Line) -> None:

@@ -248,7 +248,7 @@ async def test_what_expires_leaves_the_sums_of_the_hour_in_which_it_was() -> Non
     assert (await figures_of(log, since=T0.timestamp(), until=end.timestamp())).requests == 2
 
 
-async def test_figures_tell_what_became_of_requests_and_waits_count() -> None:
+async def test_figures_tell_what_became_of_requests_and_not_of_what_nodes_wanted_to_load() -> None:
     bet = Decision(purpose="preload", need_bytes=1, free_bytes=1, limit_bytes=1)
     promotion = Decision(purpose="promotion", need_bytes=1, free_bytes=1, limit_bytes=1)
     log = log_of(
@@ -261,6 +261,9 @@ async def test_figures_tell_what_became_of_requests_and_waits_count() -> None:
             RequestsRefused(node="box1", model_id="b", code="overloaded", message="m", requests=7),
             RequestsRefused(node="box1", model_id="a", code="load_failed", message="m"),
             RequestsRefused(node="box2", model_id="a", code="overloaded", message="m", requests=2),
+            RequestsRefused(node="box1", model_id="a", code="overloaded", message="m", purpose="preload"),
+            RequestsRefused(node="box1", model_id="a", code="overloaded", message="m", purpose="pin"),
+            RequestsRefused(node="box1", model_id="a", code="overloaded", message="m", decision=bet),
             started("a", "1"),
             started("a", "2", decision=bet),
             started("a", "3", decision=promotion),

@@ -9,14 +9,16 @@ from pathlib import Path
 
 import anyio
 import msgspec
+import pytest
 
 import suite
 from suite.client import Client
 from suite.config import Settings
 from suite.config.settings import NatsSettings
+from suite.errors import NotEnoughMemory
 from suite.identity import utc_now
 from suite.messages.envelope import Recorded
-from suite.messages.events import Event, PredictionMade, PredictionSettled
+from suite.messages.events import Event, PredictionMade, PredictionSettled, RequestsRefused
 from suite.node.admission import Terms
 from suite.node.node import Node
 from suite.node.startup import running_node
@@ -124,6 +126,7 @@ async def test_a_bet_is_lost_when_its_horizon_has_passed_or_somebody_needs_the_m
             assert (lost.outcome, lost.reason, lost.detail) == ("waste", "failed", "load_cancelled")
             await client.unload_model("other")
             await a_load_gives_way_while_only_a_bet_waits_for_it(node, "other")
+            await a_refused_load_for_a_bet_is_no_refused_request(node, client, "other", "likely")
         detailed = await client.predict_models(detail=True)
         assert isinstance(detailed.chances, tuple)
         [chance] = detailed.chances
@@ -141,6 +144,22 @@ async def a_load_gives_way_while_only_a_bet_waits_for_it(node: Node, model_id: s
         assert instance.occupancy.gives_way
         await instance.wait_loaded()
         assert not instance.occupancy.gives_way
+
+
+async def a_refused_load_for_a_bet_is_no_refused_request(
+    node: Node, client: Client, used: str, bet_on: str
+) -> None:
+    hold = partial(node.supervisor.hold, correlation_id="c")
+    async with hold(await node.loadable(used), Terms()):
+        with pytest.raises(NotEnoughMemory):
+            async with hold(await node.loadable(bet_on), Terms(purpose="preload")):
+                pass
+    with anyio.fail_after(SECONDS):
+        refused = await happened(client, f"admission.*.{bet_on}.refused")
+    assert isinstance(refused, RequestsRefused)
+    assert (refused.code, refused.purpose) == ("not_enough_memory", "preload")
+    total = (await client.get_request_statistics(min_seq=await client.last_seq())).total
+    assert (total.refused, total.refusals) == (0, {})
 
 
 async def test_of_two_nodes_one_bets_for_both_and_each_model_is_loaded_once_where_it_can_be(

@@ -15,15 +15,27 @@ PICTURE_TOKENS = (SIDE // PATCH // MERGED) ** 2
 
 
 def tiny_projector(
-    path: Path, *, embedding: int = 64, width: int = 32, layers: int = 1, side: int = SIDE, seed: int = 0
+    path: Path,
+    *,
+    embedding: int = 64,
+    width: int = 32,
+    layers: int = 1,
+    side: int = SIDE,
+    seed: int = 0,
+    length: float | None = None,
 ) -> Path:
-    """Write a SigLIP of random weights, for a model of this `embedding`, and return its `path`."""
+    """Write a SigLIP of random weights, for a model of this `embedding`, and return its `path`.
+
+    The vectors that it makes are of about this `length`; None: as long as they come, which may be far longer
+    than those of the model's own tokens.
+    """
     file = _Encoder(path, "gemma3", embedding, width, seed, layers=layers, side=side)
     file.writer.add_uint32("clip.vision.projector.scale_factor", MERGED)
     file.add("v.patch_embd.bias", width, scale=0.1)
     file.add("v.position_embd.weight", (side // PATCH) ** 2, width, scale=0.3)
     file.add("mm.input_projection.weight", width, embedding, scale=1.0)
-    file.writer.add_tensor("mm.soft_emb_norm.weight", np.ones(width, dtype=np.float32))
+    scale = 1.0 if length is None else length / (width * embedding) ** 0.5
+    file.writer.add_tensor("mm.soft_emb_norm.weight", np.full(width, scale, dtype=np.float32))
     return file.written()
 
 

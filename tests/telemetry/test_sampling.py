@@ -7,12 +7,15 @@ from collections.abc import Sequence
 from hypothesis import given
 from hypothesis import strategies as st
 from opentelemetry import trace
-from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
+from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import Link, NonRecordingSpan, SpanContext, Status, StatusCode, TraceFlags
 
 from suite.telemetry.sampling import MOST_PARTS, MOST_SPANS, FailuresAndSlow, FollowingSampler
+from suite.telemetry.tracer import Tracer
 
 SLOW_SECONDS = 10.0
 SECOND = 1_000_000_000
@@ -23,11 +26,9 @@ class Process:
 
     def __init__(self, ratio: float) -> None:
         self._exporter = InMemorySpanExporter()
-        provider = TracerProvider(sampler=FollowingSampler(ratio), shutdown_on_exit=False)
-        provider.add_span_processor(
-            FailuresAndSlow([SimpleSpanProcessor(self._exporter)], slow_seconds=SLOW_SECONDS)
-        )
-        self.tracer = provider.get_tracer("test")
+        choosing = FailuresAndSlow([SimpleSpanProcessor(self._exporter)], slow_seconds=SLOW_SECONDS)
+        scope = InstrumentationScope("test")
+        self.tracer = Tracer(FollowingSampler(ratio), choosing, Resource.get_empty(), scope)
 
     @property
     def exported(self) -> list[str]:

@@ -3,23 +3,35 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 from opentelemetry import trace
+from opentelemetry.context import Context
 from opentelemetry.sdk.resources import Resource
-from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
+from opentelemetry.sdk.trace import ReadableSpan, Span, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from opentelemetry.sdk.trace.sampling import Decision, Sampler, SamplingResult
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
-from opentelemetry.trace import Link, NonRecordingSpan, SpanContext, SpanKind, Status, StatusCode, TraceFlags
+from opentelemetry.trace import (
+    Link,
+    NonRecordingSpan,
+    SpanContext,
+    SpanKind,
+    Status,
+    StatusCode,
+    TraceFlags,
+    TraceState,
+)
+from opentelemetry.util.types import Attributes
 
 from suite import telemetry
 from suite.messages.tracing import TraceSettings
-from suite.telemetry.providers import StartsSpans
-from suite.telemetry.sampling import FailuresAndSlow, FollowingSampler
+from suite.telemetry.providers import SpanStarter
+from suite.telemetry.sampling import FailuresAndSlow, FollowingSampler, context_of
 from suite.telemetry.span_store import SpanStore
 from suite.telemetry.tracer import Tracer
 
@@ -27,14 +39,14 @@ SCOPE = ("suite", "1.0", "https://opentelemetry.io/schemas/1.45.0")
 SOURCE = Resource({"service.name": "suite-node"})
 CALLER = SpanContext(1 << 100, 1 << 50, is_remote=True, trace_flags=TraceFlags(3))
 
-Work = Callable[[StartsSpans], None]
+Work = Callable[[SpanStarter], None]
 
 
-def plain(tracer: StartsSpans) -> None:
+def plain(tracer: SpanStarter) -> None:
     tracer.start_span("plain").end()
 
 
-def continued(tracer: StartsSpans) -> None:
+def continued(tracer: SpanStarter) -> None:
     context = trace.set_span_in_context(NonRecordingSpan(CALLER))
     outer = tracer.start_span("outer", context=context, kind=SpanKind.CONSUMER, attributes={"asked": "yes"})
     inner = tracer.start_span("inner", context=trace.set_span_in_context(outer), kind=SpanKind.PRODUCER)
@@ -42,7 +54,7 @@ def continued(tracer: StartsSpans) -> None:
     outer.end(9)
 
 
-def described(tracer: StartsSpans) -> None:
+def described(tracer: SpanStarter) -> None:
     given: dict[str, Any] = {"a": 1, "b": 2.5, "c": True, "d": ["x", "y"]}
     span = tracer.start_span("before", attributes=given, start_time=5)
     given["a"] = 0  # the caller's own, from now on
@@ -54,11 +66,11 @@ def described(tracer: StartsSpans) -> None:
     span.end(8)
 
 
-def linked(tracer: StartsSpans) -> None:
+def linked(tracer: SpanStarter) -> None:
     tracer.start_span("linked", links=[Link(CALLER), Link(CALLER)], start_time=5).end(6)
 
 
-def failed(tracer: StartsSpans) -> None:
+def failed(tracer: SpanStarter) -> None:
     with tracer.start_span("failed") as span:
         span.set_status(Status(StatusCode.ERROR, "told"))
         span.set_status(StatusCode.UNSET)
@@ -67,7 +79,7 @@ def failed(tracer: StartsSpans) -> None:
         span.set_status(StatusCode.ERROR, "too late")
 
 
-def ended(tracer: StartsSpans) -> None:
+def ended(tracer: SpanStarter) -> None:
     span = tracer.start_span("ended", attributes={"a": 1}, start_time=5)
     assert span.is_recording()
     span.end(6)
@@ -79,7 +91,7 @@ def ended(tracer: StartsSpans) -> None:
     span.add_event("late")
 
 
-def large(tracer: StartsSpans) -> None:
+def large(tracer: SpanStarter) -> None:
     links = [
         Link(SpanContext(1 << 100, number, is_remote=True, trace_flags=TraceFlags(1)))
         for number in range(1, 200)
@@ -154,10 +166,42 @@ def ours(exporter: InMemorySpanExporter, ratio: float) -> Tracer:
 
 def told_by_the_sdk(work: Work, ratio: float) -> list[dict[str, Any]]:
     exporter = InMemorySpanExporter()
-    provider = TracerProvider(sampler=FollowingSampler(ratio), resource=SOURCE, shutdown_on_exit=False)
-    provider.add_span_processor(choosing(exporter))
+    provider = TracerProvider(sampler=OfTheSdk(ratio), resource=SOURCE, shutdown_on_exit=False)
+    provider.add_span_processor(Noting([SimpleSpanProcessor(exporter)], slow_seconds=1000.0))
     work(provider.get_tracer(SCOPE[0], SCOPE[1], SCOPE[2]))
     return [told(span) for span in exporter.get_finished_spans()]
+
+
+class OfTheSdk(Sampler):
+    """Our sampler, as the SDK asks it."""
+
+    def __init__(self, ratio: float) -> None:
+        self._sampler = FollowingSampler(ratio)
+
+    def should_sample(
+        self,
+        parent_context: Context | None,
+        trace_id: int,
+        name: str,
+        kind: SpanKind | None = None,  # noqa: ARG002 - as the base has it
+        attributes: Attributes = None,
+        links: Sequence[Link] | None = None,
+        trace_state: TraceState | None = None,  # noqa: ARG002
+    ) -> SamplingResult:
+        context = trace.get_current_span(parent_context).get_span_context()
+        parent = context if context.is_valid else None
+        is_sampled = self._sampler.samples(parent, links or (), trace_id, name)
+        return SamplingResult(Decision.RECORD_AND_SAMPLE if is_sampled else Decision.RECORD_ONLY, attributes)
+
+    def get_description(self) -> str:
+        return "ours"
+
+
+class Noting(FailuresAndSlow):
+    """Our processor, as the SDK calls it."""
+
+    def on_start(self, span: Span, parent_context: Context | None = None) -> None:  # noqa: ARG002
+        self.note_start(context_of(span))
 
 
 def choosing(exporter: InMemorySpanExporter) -> FailuresAndSlow:

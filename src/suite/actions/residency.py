@@ -210,13 +210,11 @@ def _released(_: ReleaseModelRequest, replies: Mapping[str, ReleaseModelReply]) 
 async def release_model(node: Node, request: ReleaseModelRequest, _: Call) -> ReleaseModelReply:
     """End the quarantine of a model."""
     model_id = node.model(request.model_id).model_id
-    seq = None
+    seq = await node.supervisor.quarantine.release(model_id)
     if (name := node.catalogue.meant(request.model_id)) in node.catalogue.variants:
-        seq = await node.supervisor.quarantine.release(name)
-    if seq is None:  # its model, then, which is what failed
-        seq = await node.supervisor.quarantine.release(model_id)
-    else:
-        model_id = name
+        # Either keeps the name from being served, and a pause that is long over is found as well.
+        seq_of_name = await node.supervisor.quarantine.release(name)
+        model_id, seq = (name, seq_of_name) if seq is None else (model_id, seq)
     return ReleaseModelReply(
         model_id=model_id,
         node=node.name,

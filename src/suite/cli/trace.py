@@ -78,8 +78,9 @@ async def _find(target: Target, store: SpanStore | None, id: str, newest: int) -
 
     Raises TraceNotFound, and UsageError for an id that means several.
     """
-    from suite.client.traces import LEAST_CHARACTERS, find_trace, plain
+    from suite.client.traces import find_trace, plain
     from suite.errors import InvalidRequest, SuiteError, TraceNotFound
+    from suite.messages.actions.traces import LEAST_CHARACTERS
 
     id = plain(id)
     is_short = len(id) < LEAST_CHARACTERS

@@ -22,6 +22,7 @@ from suite.telemetry.instrument import Timed
 
 R = TypeVar("R", bound=Reply)
 T = TypeVar("T")
+S = TypeVar("S", bound=Signal)
 
 
 def encoded(request: Request | Mapping[str, object]) -> bytes:
@@ -123,6 +124,16 @@ class Asking:
     def _headers(self) -> dict[str, str]:
         name = " ".join(self._connection.name.split())  # a header is one line
         return {CLIENT_HEADER: name, **trace_headers()}
+
+
+def told(kind: type[S], on_signal: Callable[[S], None] | None) -> Callable[[Signal], None]:
+    """What hears signals, and calls ``on_signal``, if there is one, with those of one kind."""
+
+    def hear(signal: Signal) -> None:
+        if on_signal is not None and isinstance(signal, kind):
+            on_signal(signal)
+
+    return hear
 
 
 @lru_cache

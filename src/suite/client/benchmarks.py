@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Unpack
 
-from suite.client.asking import Asking
+from suite.client.asking import Asking, told
 from suite.client.windows import Page
 from suite.domain.question_set import require_size
 from suite.messages.actions.benchmark import (
@@ -19,7 +19,7 @@ from suite.messages.actions.benchmark import (
     RunBenchmarkRequest,
 )
 from suite.messages.benchmarks import BenchmarkState
-from suite.messages.signals import Benchmarking, Signal
+from suite.messages.signals import Benchmarking
 
 
 class Benchmarks(Asking):
@@ -63,7 +63,9 @@ class Benchmarks(Asking):
             wait=wait,
             stream=True,
         )
-        return await self._exchange("run_benchmark", request, RunBenchmarkReply, _heard_by(on_progress))
+        return await self._exchange(
+            "run_benchmark", request, RunBenchmarkReply, told(Benchmarking, on_progress)
+        )
 
     async def follow_benchmark(
         self,
@@ -79,7 +81,9 @@ class Benchmarks(Asking):
         raises.
         """
         request = FollowBenchmarkRequest(benchmark_id=benchmark_id, model_id=model_id, wait=wait, stream=True)
-        return await self._exchange("follow_benchmark", request, FollowBenchmarkReply, _heard_by(on_progress))
+        return await self._exchange(
+            "follow_benchmark", request, FollowBenchmarkReply, told(Benchmarking, on_progress)
+        )
 
     async def get_benchmarks(
         self,
@@ -96,13 +100,3 @@ class Benchmarks(Asking):
         """End a benchmark that waits or runs. Raises BenchmarkNotFound."""
         request = CancelBenchmarkRequest(benchmark_id=benchmark_id)
         return await self._ask("cancel_benchmark", request, CancelBenchmarkReply)
-
-
-def _heard_by(on_progress: Callable[[Benchmarking], None] | None) -> Callable[[Signal], None]:
-    """What is called with each signal."""
-
-    def hear(signal: Signal) -> None:
-        if on_progress is not None and isinstance(signal, Benchmarking):
-            on_progress(signal)
-
-    return hear

@@ -14,6 +14,7 @@ import msgspec
 from anyio.abc import TaskGroup
 
 from suite.bus.connection import Connection, Rediscover
+from suite.client.asking import told
 from suite.client.attachments import sending_files, without_pictures
 from suite.client.benchmarks import Benchmarks
 from suite.client.evaluations import Evaluations
@@ -225,13 +226,8 @@ class Client(Evaluations, Benchmarks, Records, Statistics, Traces, Texts, Gatewa
         Raises NodeNotFound, NodeLost when the node ends meanwhile, and RequestTimeout with what it still does
         after ``wait_ms``.
         """
-
-        def hear(signal: Signal) -> None:
-            if on_progress is not None and isinstance(signal, Draining):
-                on_progress(signal)
-
         request = DrainNodeRequest(node=node, undo=undo, wait=wait, wait_ms=wait_ms, stream=True)
-        return await self._exchange("drain_node", request, DrainNodeReply, hear)
+        return await self._exchange("drain_node", request, DrainNodeReply, told(Draining, on_progress))
 
     async def push_model(
         self, model_id: str, nodes: Sequence[str] = (), *, on_progress: OnCopying | None = None
@@ -242,13 +238,8 @@ class Client(Evaluations, Benchmarks, Records, Statistics, Traces, Texts, Gatewa
         was cut goes on where it was when the same is asked for again. Requires the role operator. Raises
         NodeNotFound and ModelNotFound.
         """
-
-        def hear(signal: Signal) -> None:
-            if on_progress is not None and isinstance(signal, Copying):
-                on_progress(signal)
-
         request = PushModelRequest(model_id=model_id, nodes=tuple(nodes), stream=True)
-        return await self._exchange("push_model", request, PushModelReply, hear)
+        return await self._exchange("push_model", request, PushModelReply, told(Copying, on_progress))
 
     async def preload_models(self, model_ids: Sequence[str]) -> PreloadModelsReply:
         """Load models before they are needed, and return the outcome of each."""

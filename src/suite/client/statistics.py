@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Final, Literal, Unpack
+from typing import Literal, Unpack
 
-from suite.client.asking import Asking
+from suite.client.asking import Asking, told
 from suite.client.windows import Page, Window
 from suite.messages.actions.replay import PolicyName, ReplayHistoryReply, ReplayHistoryRequest
 from suite.messages.actions.statistics import (
@@ -24,9 +24,7 @@ from suite.messages.actions.statistics import (
     ListMetricsReply,
     ListMetricsRequest,
 )
-from suite.messages.signals import Replaying, Signal
-
-REPLAY_SECONDS: Final = 310.0
+from suite.messages.signals import Replaying
 
 
 class Statistics(Asking):
@@ -116,21 +114,16 @@ class Statistics(Asking):
     ) -> ReplayHistoryReply:
         """Replay the newest uses under several policies and budgets. It can take minutes.
 
-        ``on_progress`` is called with how far it is; the replay then ends when this call is cancelled.
+        ``on_progress`` is called with how far it is. When this call is cancelled, the replay ends in seconds.
         """
-
-        def hear(signal: Signal) -> None:
-            if on_progress is not None and isinstance(signal, Replaying):
-                on_progress(signal)
-
         request = ReplayHistoryRequest(
             policies=tuple(policies),
             memory_gb=tuple(memory_gb),
             with_bets=with_bets,
             of_node=of_node,
             requests=requests,
-            stream=on_progress is not None,
+            stream=True,  # so that the node knows when nobody waits for it any more
         )
-        if on_progress is not None:
-            return await self._exchange("replay_history", request, ReplayHistoryReply, hear)
-        return await self._ask("replay_history", request, ReplayHistoryReply, seconds=REPLAY_SECONDS)
+        return await self._exchange(
+            "replay_history", request, ReplayHistoryReply, told(Replaying, on_progress)
+        )

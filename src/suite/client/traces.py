@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from suite.client.asking import Asking
 from suite.errors import InvalidRequest, NoService, SuiteError, TraceNotFound, UnknownAction
 from suite.messages.actions.traces import (
+    LEAST_CHARACTERS,
     GetTraceReply,
     GetTraceRequest,
     KeptSpan,
@@ -29,8 +30,6 @@ if TYPE_CHECKING:
 
 NEWEST_EVENTS: Final = 20_000
 """So many events are looked through for a trace of which no span says where its are."""
-LEAST_CHARACTERS: Final = 6
-"""Of the beginning of a trace's id."""
 _OF_ANSWERS: Final = re.compile(r"^(chatcmpl-|cmpl-|resp_|msg_)")
 """What the gateway writes before the id of a generation, as the APIs of others want it."""
 _IS_HEXADECIMAL: Final = re.compile(r"[0-9a-fA-F-]+").fullmatch

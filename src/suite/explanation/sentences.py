@@ -18,7 +18,7 @@ from suite.errors import LoadCancelled
 from suite.explanation import benchmarks, bets, promotions
 from suite.explanation import decision as decisions
 from suite.explanation.words import asked, counted, listed, moment, span
-from suite.messages.decisions import RAM, Decision
+from suite.messages.decisions import RAM, Decision, Purpose
 from suite.messages.envelope import Recorded
 from suite.messages.events import (
     AliasEvent,
@@ -64,6 +64,14 @@ from suite.units import size
 
 LEAST_TOLD_SECONDS: Final = 0.1
 """A wait or a rest that was shorter is not worth telling."""
+_WANTED: Final[Mapping[Purpose, tuple[str, str]]] = {
+    "request": ("request", "for {}"),
+    "preload": ("load", "of {} for a bet"),
+    "pin": ("load", "of {} for its pin"),
+    "replica": ("load", "of {} as a replica"),
+    "promotion": ("load", "of {} for its promotion"),
+}
+"""What is refused, by what a model was wanted for."""
 FACTS: tuple[type[Event], ...] = (
     InstanceLoadStarted,
     InstanceLoaded,
@@ -317,11 +325,13 @@ def _wait_ended(event: WaitEnded) -> str:
 
 
 def _refused(event: RequestsRefused, time: datetime) -> Iterator[str]:
+    what, of = _WANTED.get(event.purpose, _WANTED["request"])
+    of = of.format(event.model_id)
     if event.requests == 1:
-        told = f"A request for {event.model_id} was refused on {event.node}"
+        told = f"A {what} {of} was refused on {event.node}"
     else:
         within = f" within {span(event.within_seconds)}" if event.within_seconds else ""
-        told = f"{event.requests:,} requests for {event.model_id} were refused on {event.node}{within}"
+        told = f"{counted(event.requests, what)} {of} were refused on {event.node}{within}"
     waited = f" after {span(event.waited_seconds)}" if event.waited_seconds >= LEAST_TOLD_SECONDS else ""
     yield f"{told}{waited}: {event.message} ({event.code})."
     if event.decision is not None:

@@ -21,6 +21,7 @@ from suite.gateway.generations import Generations, while_connected
 from suite.gateway.loading import loaded_within
 from suite.gateway.metrics import Metrics
 from suite.gateway.privileges import privilege_of
+from suite.gateway.work import Work
 from suite.identity import Clock, NewId, Now
 from suite.messages.actions.base import Adapters
 from suite.messages.actions.status import ModelInfo
@@ -82,7 +83,10 @@ class Gateway:
         self.metrics = Metrics(exposition, breaker)
         self.digests = Digests(client, clock)
         self.live = Live(client, now=now, clock=clock)
-        self.generations = Generations(client, self.metrics, load_seconds=load_seconds, clock=clock)
+        self.work = Work()
+        self.generations = Generations(
+            client, self.metrics, self.work, load_seconds=load_seconds, clock=clock
+        )
         self.new_id, self.now, self.clock = new_id, now, clock
         self._load_seconds = load_seconds
 
@@ -148,10 +152,12 @@ class Gateway:
         """Do work with a model that may have to be loaded first, as long as the request's client waits.
 
         ``work`` gets how long the model may wait for memory: ``load_wait_ms``, if that was given and is not
-        longer than any request waits. Raises Cancelled, and ModelLoading when it is not loaded in time.
+        longer than any request waits. Raises Cancelled, ModelLoading when it is not loaded in time, and why
+        it was ended if the requester may have nothing any more.
         """
         most = self._load_seconds
         seconds = most if load_wait_ms is None else min(most, load_wait_ms / 1000)
-        return await while_connected(
-            request, partial(loaded_within, seconds, self.client, model, work, self.clock)
-        )
+        with self.work.of(context_of(request.scope).requester):
+            return await while_connected(
+                request, partial(loaded_within, seconds, self.client, model, work, self.clock)
+            )

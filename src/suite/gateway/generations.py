@@ -19,13 +19,14 @@ from starlette.requests import Request
 from starlette.types import Receive, Scope, Send
 
 from suite.client import Client
-from suite.errors import Cancelled, NotEnoughMemory, SuiteError, Unavailable
+from suite.errors import Cancelled, NotEnoughMemory, SuiteError
 from suite.gateway.context import Context, context_of
 from suite.gateway.conversations import Conversations
 from suite.gateway.errors import bug
 from suite.gateway.loading import Loading
 from suite.gateway.metrics import Metrics
 from suite.gateway.sse import PieceStream, gone
+from suite.gateway.work import Work
 from suite.identity import Clock
 from suite.messages.actions.generation import GenerateTextReply
 from suite.messages.logprobs import TokenLogprobs
@@ -65,41 +66,19 @@ class Answer(Form, Protocol):
         """The last pieces, with all that is still to be said."""
 
 
-class _Running:
-    """A generation that may be refused while it runs."""
-
-    def __init__(self, scope: anyio.CancelScope, requester: str | None) -> None:
-        self.requester = requester
-        self.refusal: SuiteError | None = None
-        self._scope = scope
-
-    def refuse(self, error: SuiteError) -> None:
-        self.refusal = error
-        self._scope.cancel()
-
-
 class Generations:
     """Has the service generate for clients of the gateway."""
 
-    def __init__(self, client: Client, metrics: Metrics, *, load_seconds: float, clock: Clock) -> None:
+    def __init__(
+        self, client: Client, metrics: Metrics, work: Work, *, load_seconds: float, clock: Clock
+    ) -> None:
         """``load_seconds`` is how long a request waits for a model that is not loaded."""
         self._client = client
         self._metrics = metrics
+        self._work = work
         self._load_seconds = load_seconds
         self._clock = clock
         self._conversations = Conversations()
-        self._running: set[_Running] = set()
-
-    def end(self) -> None:
-        """Refuse all that run, so that their clients are told: the gateway ends."""
-        for each in self._running:
-            each.refuse(Unavailable("the gateway ends: send the request again"))
-
-    def end_of(self, requester: str, error: SuiteError) -> None:
-        """Refuse all that a requester has running, which may have nothing from now on."""
-        for each in self._running:
-            if each.requester == requester:
-                each.refuse(error.copy())
 
     async def whole(self, request: Request, fields: Fields) -> GenerateTextReply:
         """Generate, and return all of it. Raises Cancelled if the request's client is gone meanwhile."""
@@ -127,7 +106,8 @@ class Generations:
     async def ask(self, context: Context, fields: Fields, hear: Hear) -> GenerateTextReply:
         """Generate for a request, and call ``hear`` with each chunk.
 
-        Raises the service's error, and ModelLoading when the model is not ready after `load_seconds`.
+        Raises the service's error, ModelLoading when the model is not ready after `load_seconds`, and why it
+        was ended if its requester may have nothing any more.
         """
         context.model = str(fields["model_id"])
         # One for all prompts of a request, which wait for the same model.
@@ -150,7 +130,7 @@ class Generations:
         if context.requester is not None:
             fields = {**fields, "requester": context.requester}
         with self._in_conversation(context, fields) as fields:
-            with anyio.CancelScope() as limit, self._refusable(limit, context.requester) as running:
+            with self._work.of(context.requester), anyio.CancelScope() as limit:
                 try:
                     with self._metrics.generating(operation) as measured:
                         reply = await self._client.answer(fields, hear_all)
@@ -160,16 +140,7 @@ class Generations:
                 except NotEnoughMemory:
                     if not loading.is_cold:
                         raise
-            raise running.refusal or loading.over_limit()
-
-    @contextmanager
-    def _refusable(self, scope: anyio.CancelScope, requester: str | None) -> Iterator[_Running]:
-        running = _Running(scope, requester)
-        self._running.add(running)
-        try:
-            yield running
-        finally:
-            self._running.discard(running)
+            raise loading.over_limit()
 
     @contextmanager
     def _in_conversation(self, context: Context, fields: Fields) -> Iterator[Fields]:

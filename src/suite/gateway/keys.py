@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import aclosing
 from typing import Final
 
@@ -71,8 +71,6 @@ class KeyRing:
         self._keys = Keys()
         self._limits: dict[str, KeyLimits] = {}
         self._now, self._clock = now, clock
-        self.on_revoked: Callable[[str, SuiteError], None] = lambda _key_id, _error: None
-        """Called with the id of a key that was revoked, and the error that it gets from now on."""
 
     # --- the log ------------------------------------------------------------------------------------------
 
@@ -105,7 +103,6 @@ class KeyRing:
             case KeyRevoked() as end:
                 self._keys.apply(end)
                 self._limits.pop(end.key_id, None)
-                self.on_revoked(end.key_id, _revoked())
             case fact:
                 self._keys.apply(fact)
 
@@ -160,17 +157,13 @@ class KeyRing:
     def _key(self, requester: str | None) -> KeyCreated:
         """The key that a request was sent with. Raises InvalidApiKey if it was revoked meanwhile."""
         if (key := self._keys.with_id(requester or "")) is None:
-            raise _revoked()
+            raise InvalidApiKey("this key was revoked: `suite keys create` makes one")
         return key
 
     def _limits_of(self, key: KeyCreated) -> KeyLimits:
         if key.key_id not in self._limits:
             self._limits[key.key_id] = KeyLimits(key, self._clock())
         return self._limits[key.key_id]
-
-
-def _revoked() -> InvalidApiKey:
-    return InvalidApiKey("this key was revoked: `suite keys create` makes one")
 
 
 def _bucket(per_minute: int | None, now: float) -> Bucket | None:

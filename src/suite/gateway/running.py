@@ -18,6 +18,7 @@ from anyio.abc import TaskGroup
 from suite.circuit_breaker import CircuitBreaker, log_event
 from suite.client import Client
 from suite.config.settings import HttpSettings
+from suite.errors import Unavailable
 from suite.gateway.access import Access, Everybody
 from suite.gateway.app import application
 from suite.gateway.connection import Limits, room_for_connections
@@ -86,7 +87,7 @@ async def run_gateway(
                 clock=time.monotonic,
             )
             if isinstance(access, KeyRing):
-                access.on_revoked = gateway.generations.end_of
+                tasks.start_soon(gateway.work.watch, access.rights)
             app = application(gateway, cors_origins=settings.allowed_origins)
             tasks.start_soon(gateway.digests.run)
             tasks.start_soon(gateway.live.run)
@@ -116,7 +117,7 @@ async def _tell_events(breaker: CircuitBreaker, on_event: Callable[[BreakerEvent
 
 async def _end_after(seconds: float, gateway: Gateway) -> None:
     await anyio.sleep(seconds)
-    gateway.generations.end()
+    gateway.work.end(Unavailable("the gateway ends: send the request again"))
 
 
 async def _access(settings: HttpSettings, opened: socket.socket, client: Client, tasks: TaskGroup) -> Access:

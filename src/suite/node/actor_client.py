@@ -56,7 +56,7 @@ class ActorClient:
         self._clock = clock
 
     async def hand_over(self, instance: Instance, handover: Handover, lease: Lease) -> HandoverReply:
-        """Offer a generation to an actor. Returns whether it takes it, which it may also refuse.
+        """Offer a generation to an actor, which may refuse it, and note its trace in the lease.
 
         Raises NoService, RequestTimeout, Unavailable and TooLarge.
         """

@@ -12,6 +12,7 @@ import math
 import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from typing import Final
 
 import anyio
@@ -239,7 +240,7 @@ class Admission:
                 self._check(self._tickets[request.request_id].model)
             except SuiteError as error:
                 self._refuse(request, error, "refused")
-                self.note_refusal(model_id, error, waited_seconds=self._clock() - request.since)
+                self._note_refusal_of(request, error)
                 refused.append(request)
         if refused:
             self.note(Withdrawn(requests=tuple(refused)))
@@ -292,24 +293,31 @@ class Admission:
                 self._check(model)
         except (NotEnoughMemory, Overloaded) as error:
             asked = evolve(self.state, Queued(request=request))
-            self.note_refusal(request.model_id, error, weigh=lambda: self._weigh(asked, request.model_id))
+            self._note_refusal_of(request, error, asked)
             raise
         except Quarantined as error:
-            self.note_refusal(request.model_id, error)
+            self._note_refusal_of(request, error)
             raise
         return answer
 
-    def note_refusal(
-        self,
-        model_id: str,
-        error: SuiteError,
-        *,
-        waited_seconds: float = 0.0,
-        weigh: Callable[[], Decision] | None = None,
-    ) -> None:
-        """Have the log say that a request for a model was refused. `weigh` says what was weighed."""
+    def note_refusal(self, model_id: str, error: SuiteError) -> None:
+        """Have the log say that a client's request for a model was let in, and refused then."""
         self._measurements.refused(model_id, error)
-        self._outcomes.refused(model_id, error, self._clock(), waited_seconds=waited_seconds, weigh=weigh)
+        self._outcomes.refused(model_id, error, self._clock(), weigh=None)
+
+    def _note_refusal_of(self, request: Request, error: SuiteError, state: Turns | None = None) -> None:
+        """Have the log say that a request was refused. `state`: in which what is weighed is told."""
+        model_id, now = request.model_id, self._clock()
+        if request.purpose == "request":  # what a node wanted itself is no request that was refused
+            self._measurements.refused(model_id, error)
+        self._outcomes.refused(
+            model_id,
+            error,
+            now,
+            purpose=request.purpose,
+            waited_seconds=now - request.since,
+            weigh=None if state is None else partial(self._weigh, state, model_id),
+        )
 
     def outcomes_due(self, *, is_last: bool) -> list[AdmissionEvent]:
         """What is to be appended about waits and refusals now (`Outcomes.take`)."""
@@ -372,7 +380,7 @@ class Admission:
             requests = self.state.queue(start.model_id)
             for request in requests:
                 self._refuse(request, error.copy(), "refused")
-                self.note_refusal(start.model_id, error, waited_seconds=self._clock() - request.since)
+                self._note_refusal_of(request, error)
             self.state = evolve(self.state, Withdrawn(requests=requests))
             return
         waiting = self.state.queue(start.model_id)
@@ -391,14 +399,8 @@ class Admission:
         ticket.serve(instance)
 
     def _refuse_after_wait(self, refused: Refused, state: Turns) -> None:
-        request, error = refused.request, refused.error
-        self._refuse(request, error, "refused")
-        self.note_refusal(
-            request.model_id,
-            error,
-            waited_seconds=self._clock() - request.since,
-            weigh=lambda: self._weigh(state, request.model_id),
-        )
+        self._refuse(refused.request, refused.error, "refused")
+        self._note_refusal_of(refused.request, refused.error, state)
 
     def _refuse(self, request: Request, error: SuiteError, end: End) -> None:
         self._forget(request, end).refuse(error)
@@ -406,7 +408,8 @@ class Admission:
     def _forget(self, request: Request, end: End) -> _Ticket:
         """The ticket of a request that does not wait any longer."""
         now = self._clock()
-        self._measurements.waited(request.model_id, end, now - request.since)
+        if request.purpose == "request":
+            self._measurements.waited(request.model_id, end, now - request.since)
         self._outcomes.ended(request, end, now)
         return self._tickets.pop(request.request_id)
 

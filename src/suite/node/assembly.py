@@ -101,6 +101,11 @@ def make_supervisor(
     settings, connection = env.settings, env.connection
     cores, cgroups = NodeCores(machine.processors), Cgroups()
     memory_kills = MemoryKills(cgroups.out_of_memory_kills)
+    standby = Standby(
+        [cores.table.descriptor],
+        partial(cores.seat, None),
+        exports_spans=settings.tracing.mode == "otlp",
+    )
     return Supervisor(
         settings.node,
         journal,
@@ -118,15 +123,12 @@ def make_supervisor(
         gpus=gpus.read,
         launcher=Launcher(
             partial(actor_spec, settings, env.nats.access, catalogue, cores, limits),
-            standby=Standby(
-                [cores.table.descriptor],
-                partial(cores.seat, None),
-                exports_spans=settings.tracing.mode == "otlp",
-            ),
+            standby=standby,
             cores=cores,
             memory_kills=memory_kills,
             clock=env.clock,
         ),
+        standby=standby,
         keeps_standby=settings.standby and settings.enable_gguf_management,
         terminate=lambda lease, error: terminate(
             connection, lease.reply, error, stream=lease.stream, node=settings.node

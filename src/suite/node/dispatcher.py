@@ -27,6 +27,7 @@ from suite.errors import (
     NoService,
     NotEnoughMemory,
     Overloaded,
+    Quarantined,
     RequestTimeout,
     Unavailable,
 )
@@ -52,6 +53,7 @@ _NOT_SERVED = (
     ModelFileInvalid,
     NotEnoughMemory,
     Overloaded,
+    Quarantined,
 )
 """The errors of requests that were let in and could not be served. Others are about the request."""
 
@@ -148,6 +150,8 @@ class Dispatcher:
             async with self._supervisor.hold(model, terms, correlation_id=id, tell=tell) as instance:
                 with self._noting_refusals(model.model_id):
                     await instance.wait_loaded(tell)
+                    if handover.variant:  # it may have crashed the model meanwhile
+                        self._supervisor.quarantine.check_name(handover.variant)
                     if commit is not None:
                         await commit(instance.instance_id, id)
                     if await self._hand_over(instance, handover, reply, asked):

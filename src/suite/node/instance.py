@@ -166,13 +166,12 @@ class Instance:
 
     @property
     def sole_use(self) -> Lease | None:
-        """A generation of the name that all work of its actor was asked for by, if that stands for the model
-        with adapters; None: there is no work, or some of no such name.
-        """
+        """The lease of one of its generations, if all its work was asked for by one name with adapters."""
         leases = [*self.leases.values()]
         uses = {(each.variant, each.adapters) for each in leases}
         others = self.waiting - sum(not each.accepted for each in leases)  # such as embeddings
-        return leases[0] if len(uses) == 1 and not others and leases[0].variant else None
+        is_of_a_name = len(uses) == 1 and leases[0].variant and leases[0].adapters
+        return leases[0] if is_of_a_name and not others else None
 
     @property
     def occupancy(self) -> Occupancy:

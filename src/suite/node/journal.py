@@ -46,8 +46,8 @@ _PASSING = (Unavailable, UnknownOutcome, Overloaded, AccessDenied)
 _EARLIER = "earlier events of this node still wait for the log: try again"
 _BACKLOG_SECONDS = 1.5
 """How long a decision waits for the backlog to be written first."""
-_TURN_SECONDS = 20.0
-"""How long a decision waits for what is being appended about its aggregate: as long as an append takes."""
+_TURN_SECONDS = 5.0
+"""How long a decision waits for what is being appended about its aggregate: less than clients wait for it."""
 
 
 class Journal:
@@ -64,7 +64,7 @@ class Journal:
         self._new_id = new_id
         self._backlog = Backlog(self._write)
         self._turns: dict[str, anyio.Lock] = {}
-        """Who may append to an aggregate, for those to which something is being appended."""
+        """A lock for each aggregate that is being appended to."""
         self._fence = Expectation(
             subject=subjects.event(NodeStarted.aggregate, (node,), NodeStarted.fact), last_seq=epoch
         )
@@ -199,7 +199,8 @@ class Journal:
             finally:
                 turn.release()
         finally:
-            if not turn.locked():  # nobody waits for it
+            # Whoever waited for it and was cancelled finds that it is gone, or another one.
+            if not turn.locked() and self._turns.get(aggregate) is turn:
                 del self._turns[aggregate]
 
     def _put(

@@ -33,8 +33,7 @@ class Launcher:
         memory_kills: MemoryKills,
         clock: Clock,
     ) -> None:
-        self.standby = standby
-        """The process that stands ready for the next load."""
+        self._standby = standby
         self._make_spec = make_spec
         self._cores = cores
         self._memory_kills = memory_kills
@@ -59,7 +58,7 @@ class Launcher:
 
     async def _run_process(self, instance: Instance, spec: ActorSpec, heed: Heed) -> int:
         instance.enter("spawn", instance.process_started)
-        async with ActorProcess.start(spec, await self.standby.take()) as process:
+        async with ActorProcess.start(spec, await self._standby.take()) as process:
             instance.process = process
             if process.is_loading:
                 instance.enter("map", self._clock())

@@ -8,11 +8,11 @@ neither many clients nor one that asks again and again can fill the log, and no 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Final, Literal, TypeAlias
+from typing import Final, Literal, NamedTuple, TypeAlias
 
 from suite.domain.turns import Place, Request
 from suite.errors import SuiteError
-from suite.messages.decisions import Decision
+from suite.messages.decisions import Decision, Purpose
 from suite.messages.events import AdmissionEvent, RequestsRefused, WaitEnded, WaitStarted
 
 LEAST_WAIT_SECONDS: Final = 1.0
@@ -46,6 +46,14 @@ class _Wait:
         return WaitEnded(node=node, model_id=model_id, longest_seconds=longest_seconds, **self.ends)
 
 
+class _Kind(NamedTuple):
+    """What refusals that are counted together have in common."""
+
+    model_id: str
+    code: str
+    purpose: Purpose
+
+
 class _Refusals:
     """The refusals of one kind since the last event about them."""
 
@@ -74,11 +82,12 @@ class _Refusals:
     def is_over(self, now: float) -> bool:
         return not self.requests and self.told_at is not None and now - self.told_at >= REFUSALS_SECONDS
 
-    def event(self, node: str, model_id: str, code: str, now: float) -> RequestsRefused:
+    def event(self, node: str, kind: _Kind, now: float) -> RequestsRefused:
         return RequestsRefused(
             node=node,
-            model_id=model_id,
-            code=code,
+            model_id=kind.model_id,
+            code=kind.code,
+            purpose=kind.purpose,
             message=self.message,
             requests=self.requests,
             within_seconds=round(now - self.since, 3) if self.requests > 1 else 0.0,
@@ -97,7 +106,7 @@ class Outcomes:
     def __init__(self, node: str) -> None:
         self._node = node
         self._waits: dict[str, _Wait] = {}
-        self._refusals: dict[tuple[str, str], _Refusals] = {}
+        self._refusals: dict[_Kind, _Refusals] = {}
         self._ended: list[WaitEnded] = []
 
     def queued(self, request: Request) -> None:
@@ -129,11 +138,12 @@ class Outcomes:
         error: SuiteError,
         now: float,
         *,
+        purpose: Purpose = "request",
         waited_seconds: float = 0.0,
         weigh: Weigh | None,
     ) -> None:
         """A request is refused. `weigh` is asked for the first of several."""
-        refusals = self._refusals.setdefault((model_id, error.code), _Refusals())
+        refusals = self._refusals.setdefault(_Kind(model_id, error.code, purpose), _Refusals())
         refusals.add(error, now, waited_seconds, weigh)
 
     def take(self, now: float, weigh: WeighWait, *, is_last: bool = False) -> list[AdmissionEvent]:
@@ -164,9 +174,9 @@ class Outcomes:
                 )
 
     def _refusals_due(self, now: float, is_last: bool) -> Iterator[AdmissionEvent]:
-        for (model_id, code), refusals in tuple(self._refusals.items()):
+        for kind, refusals in tuple(self._refusals.items()):
             if refusals.is_due(now) or (is_last and refusals.requests):
-                yield refusals.event(self._node, model_id, code, now)
+                yield refusals.event(self._node, kind, now)
                 refusals.told(now)
             elif refusals.is_over(now):
-                del self._refusals[model_id, code]
+                del self._refusals[kind]

@@ -45,6 +45,7 @@ from suite.node.process import STOP_SECONDS
 from suite.node.quarantine import Quarantine
 from suite.node.reservations import Reservations
 from suite.node.sizes import ModelSizes
+from suite.node.standby import Standby
 from suite.node.unloads import Unloads
 from suite.process_memory import process_memory
 from suite.tasks import background
@@ -71,6 +72,7 @@ class Supervisor:
         available_memory: Callable[[], Bound | None],
         gpus: Callable[[], tuple[GpuMemory, ...]],
         launcher: Launcher,
+        standby: Standby,
         keeps_standby: bool,
         terminate: Terminate,
         cores: NodeCores,
@@ -83,8 +85,8 @@ class Supervisor:
         clock: Clock,
     ) -> None:
         """`turns` has the memory limit. `machine_memory` is what the node may use of the machine's memory,
-        and `available_memory` says how much more it could have now. `keeps_standby`: whether to keep a
-        standby process for the next load while the limit has room for it. `appraise`: what the memory of
+        and `available_memory` says how much more it could have now. `keeps_standby`: whether to keep
+        the standby process for the next load while the limit has room for it. `appraise`: what the memory of
         models is worth. `version_of`: which version of its model a content is, by number.
         """
         self.node = node
@@ -95,7 +97,7 @@ class Supervisor:
         self.cores = cores
         """Who computes with how many threads."""
         self.confinement = confinement
-        self._standby = launcher.standby
+        self._standby = standby
         self._keeps_standby = keeps_standby
         self._version_of = version_of
         self._now, self._clock = now, clock

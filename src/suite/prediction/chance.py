@@ -36,7 +36,7 @@ MOST_SAMPLES: Final = 10
 MOST_TOLD: Final = 4_000
 """How many chances wait for their settlement at most, in about 2 MB."""
 _DENSE: Final = MOST_TOLD // 2
-"""With so many that wait, one comes after equal times: they are to be of the whole horizon."""
+"""From so many on, at most one is put aside in each part of the horizon, so that they are of all of it."""
 _PRIOR: Final = 50.0
 """How many settled chances a bin needs before its own record counts as much as the regression."""
 _GOLDEN: Final = 0.6180339887498949

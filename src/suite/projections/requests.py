@@ -203,7 +203,10 @@ def _sums(use: Use) -> tuple[int, ...]:
 
 
 async def fold_misses(db: aiosqlite.Connection, events: Sequence[Recorded]) -> None:
-    """Store what tells of requests that were refused, and of loads that were begun for one."""
+    """Store what tells of requests that were refused, and of loads that were begun for one.
+
+    What nodes wanted to load themselves is neither: what became of a bet, `bets` has.
+    """
     rows = [row for recorded in events if (row := _miss(recorded)) is not None]
     if rows:
         await db.executemany("INSERT INTO request_misses VALUES (?, ?, ?, ?, ?, ?, ?)", rows)
@@ -211,7 +214,7 @@ async def fold_misses(db: aiosqlite.Connection, events: Sequence[Recorded]) -> N
 
 def _miss(recorded: Recorded) -> tuple[object, ...] | None:
     match recorded.data:
-        case RequestsRefused() as event:
+        case RequestsRefused() as event if event.is_of_clients:
             counts = event.requests, event.code, 0
         case InstanceLoadStarted() as event if event.decision is None or event.decision.purpose == "request":
             counts = 0, "", 1

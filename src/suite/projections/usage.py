@@ -41,7 +41,7 @@ class UsageProjection(Projection):
     """Folds uses, refusals and loads. Neither the events nor the rows contain a prompt or an answer."""
 
     name: ClassVar[str] = "usage"
-    version: ClassVar[int] = 6
+    version: ClassVar[int] = 7
     aggregates: ClassVar[tuple[str, ...]] = ("usage", "admission", "instance")
     schema: ClassVar[str] = f"""{requests.SCHEMA}
         CREATE TABLE usage (

@@ -1,6 +1,10 @@
 """Exporters to a collector over gRPC, of which it is observed what becomes of each export.
 
 An export that is tried again by OpenTelemetry's exporter, for a few seconds, is one use of the collector.
+
+A batch that the collector refuses counts as an outage, unlike over HTTP: which status it has answered with,
+OpenTelemetry's exporter tells nobody. Its log leaves out repeated lines, and to ask with an empty batch would
+say nothing, as a collector takes one also while it is overloaded.
 """
 
 from __future__ import annotations

@@ -264,14 +264,14 @@ WAITING: Final = Gauge(
 WAIT_DURATION: Final = Histogram(
     name="suite.wait.duration",
     unit="s",
-    description="How long a request waited for memory, and how that ended.",
+    description="How long a client's request waited for memory, and how that ended.",
     attributes=(MODEL, OUTCOME),
     buckets=_WAIT_SECONDS,
 )
 REFUSALS: Final = Counter(
     name="suite.refusals",
     unit="{request}",
-    description="Requests for a model that were refused, by the code of the error.",
+    description="Clients' requests for a model that were refused, by the code of the error.",
     attributes=(MODEL, ERROR),
 )
 BETS: Final = Counter(

@@ -48,7 +48,7 @@ _MOST_KEPT: Final = {"most_parts": 64, "most_spans": 8}
 """What is kept of traces that are not exported, if they have texts: 96 MiB, were there some in every span."""
 
 
-class StartsSpans(Protocol):
+class SpanStarter(Protocol):
     """What spans are begun with: that of this library, or of the application that it is used in."""
 
     def start_span(
@@ -70,7 +70,7 @@ class Recording:
         self.is_on = False
         self.content = False
         """Whether spans have texts."""
-        self.tracer: StartsSpans = trace.NoOpTracer()
+        self.tracer: SpanStarter = trace.NoOpTracer()
         self.breaker: CircuitBreaker | None = None
         """The one around the collector of spans."""
 
@@ -141,7 +141,7 @@ def _choosing(settings: TraceSettings, then: Sequence[SpanProcessor]) -> Failure
     return FailuresAndSlow(then, slow_seconds=settings.slow_seconds, **kept)
 
 
-def _tracer(settings: TraceSettings, processor: FailuresAndSlow, source: Resource) -> StartsSpans:
+def _tracer(settings: TraceSettings, processor: FailuresAndSlow, source: Resource) -> SpanStarter:
     from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 
     from suite.telemetry.sampling import FollowingSampler

@@ -11,12 +11,9 @@ import threading
 from collections.abc import Sequence
 from typing import Final
 
-from opentelemetry import trace
-from opentelemetry.context import Context
-from opentelemetry.sdk.trace import ReadableSpan, Span, SpanProcessor
-from opentelemetry.sdk.trace.sampling import Decision, Sampler, SamplingResult, TraceIdRatioBased
-from opentelemetry.trace import Link, SpanContext, SpanKind, StatusCode, TraceFlags, TraceState
-from opentelemetry.util.types import Attributes
+from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor
+from opentelemetry.sdk.trace.sampling import Decision, TraceIdRatioBased
+from opentelemetry.trace import Link, SpanContext, StatusCode, TraceFlags
 
 MOST_PARTS: Final = 2048
 """How many traces that are not exported are kept until they end; beyond that they are not watched."""
@@ -25,28 +22,15 @@ MOST_SPANS: Final = 256
 _NANOSECONDS: Final = 1_000_000_000
 
 
-class FollowingSampler(Sampler):
-    """Does as the caller does, or as those to which a new trace is linked; else samples a share of traces."""
+class FollowingSampler:
+    """Does as the caller does, or as those to which a new trace is linked; else samples a share of traces.
+
+    What is not sampled is still recorded, for the case that it fails or is slow.
+    """
 
     def __init__(self, ratio: float) -> None:
         """`ratio`: the share of new traces that are exported, 0 to 1."""
         self._ratio = TraceIdRatioBased(ratio)
-
-    def should_sample(
-        self,
-        parent_context: Context | None,
-        trace_id: int,
-        name: str,
-        kind: SpanKind | None = None,  # noqa: ARG002 - as the base has it
-        attributes: Attributes = None,
-        links: Sequence[Link] | None = None,
-        trace_state: TraceState | None = None,  # noqa: ARG002
-    ) -> SamplingResult:
-        """Decide about a span that is about to begin."""
-        parent = trace.get_current_span(parent_context).get_span_context()
-        is_sampled = self.samples(parent if parent.is_valid else None, links or (), trace_id, name)
-        # What is not sampled is still recorded, for the case that it fails or is slow.
-        return SamplingResult(Decision.RECORD_AND_SAMPLE if is_sampled else Decision.RECORD_ONLY, attributes)
 
     def samples(self, parent: SpanContext | None, links: Sequence[Link], trace_id: int, name: str) -> bool:
         """Whether a span that is about to begin is exported."""
@@ -56,10 +40,6 @@ class FollowingSampler(Sampler):
             return any(link.context.trace_flags.sampled for link in links)
         decided = self._ratio.should_sample(None, trace_id, name)
         return decided.decision is Decision.RECORD_AND_SAMPLE
-
-    def get_description(self) -> str:
-        """What it is called in the SDK's own output."""
-        return f"FollowingSampler({self._ratio.rate})"
 
 
 class _Part:
@@ -88,10 +68,6 @@ class FailuresAndSlow(SpanProcessor):
         self._most_parts, self._most_spans = most_parts, most_spans
         self._parts: dict[int, _Part] = {}
         self._lock = threading.Lock()
-
-    def on_start(self, span: Span, parent_context: Context | None = None) -> None:  # noqa: ARG002
-        """Note that a span has begun."""
-        self.note_start(context_of(span))
 
     def note_start(self, context: SpanContext) -> None:
         """Note that a span with these ids has begun."""

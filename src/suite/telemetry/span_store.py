@@ -18,12 +18,10 @@ from typing import Final
 import msgspec
 
 from suite.errors import InvalidRequest
-from suite.messages.actions.traces import KeptSpan
+from suite.messages.actions.traces import LEAST_CHARACTERS, KeptSpan
 
 CURRENT: Final = "spans.jsonl"
 OLD: Final = "spans.old.jsonl"
-LEAST_CHARACTERS: Final = 6
-"""Of the beginning of a trace's id."""
 LOCK_SECONDS: Final = 5.0
 """How long others may hold the lock, which takes milliseconds: a process that was taken over may keep it."""
 _POLL_SECONDS: Final = 0.01

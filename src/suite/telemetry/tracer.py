@@ -75,19 +75,6 @@ class Tracer:
 class RecordedSpan(trace.Span):
     """A span that is recorded, and passed on when it ends. What is done to it afterwards is ignored."""
 
-    __slots__ = (
-        "_attributes",
-        "_began_ns",
-        "_context",
-        "_events",
-        "_kind",
-        "_links",
-        "_name",
-        "_parent",
-        "_status",
-        "_tracer",
-    )
-
     def __init__(
         self,
         tracer: Tracer,

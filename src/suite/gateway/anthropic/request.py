@@ -52,10 +52,10 @@ class ToolUseBlock(msgspec.Struct, frozen=True, kw_only=True, tag="tool_use"):
 
 
 class ImageSource(msgspec.Struct, frozen=True, kw_only=True):
-    """Where a picture is: in the request itself, as nothing is fetched and no files are kept."""
+    """Where a picture is: in the request itself, or at a URL that the service may fetch (ADR 79)."""
 
     type: str
-    """``base64``; others are refused."""
+    """``base64`` or ``url``; others are refused, as no files are kept."""
     media_type: str | None = None
     data: str | None = None
     url: str | None = None

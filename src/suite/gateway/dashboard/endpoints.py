@@ -118,7 +118,8 @@ class _Dashboard:
         return StreamedAnswer(self._tell, EventForm())
 
     async def _tell(self, context: Context, put: Put) -> None:
-        await self._gateway.live.tell(put, lambda: self._gateway.access.rights(context.requester))
+        with self._gateway.work.of(context.requester):
+            await self._gateway.live.tell(put, self._gateway.access.rights(context.requester))
 
     async def events(self, request: Request) -> Response:
         """A page of the log."""
@@ -165,8 +166,9 @@ class _Dashboard:
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
             raise invalid(body, error) from None
 
-        async def work(_: Context, put: Put) -> None:
-            await replay(self._gateway.client, asked, put)
+        async def work(context: Context, put: Put) -> None:
+            with self._gateway.work.of(context.requester):
+                await replay(self._gateway.client, asked, put)
 
         return StreamedAnswer(work, ReplayForm())
 

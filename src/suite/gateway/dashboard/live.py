@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import aclosing, contextmanager
 from typing import Final
 
@@ -42,7 +42,7 @@ from suite.messages.actions.status import (
 from suite.messages.envelope import Recorded
 from suite.messages.events import AliasEvent, ModelEvent
 from suite.tasks import background
-from suite.ticks import tick, tick_or
+from suite.ticks import tick
 from suite.version import __version__
 
 LOOK_SECONDS: Final = 1.0
@@ -51,8 +51,6 @@ TELL_SECONDS: Final = 0.25
 """How often new events of the log are told."""
 MOST_EVENTS: Final = 200
 """How many events are told at a time. Of more, the newest are: pages can ask for the others."""
-RIGHTS_SECONDS: Final = 1.0
-"""How soon a page ends whose key was revoked or has expired."""
 CATALOGUE_SECONDS: Final = 60.0
 """How often all models are listed though no event says that there are others."""
 CHANGED_SECONDS: Final = 5.0
@@ -96,15 +94,10 @@ class Live:
         """When all models were listed, and when they are again."""
         self._asks_aliases_at = -math.inf
 
-    async def tell(self, put: Put, rights: Callable[[], Rights]) -> None:
-        """Tell a page what is the case and what happens, until it is gone or the gateway ends.
-
-        Raises what `rights` raises: the error that refuses the page from now on.
-        """
-        with self._open(put, rights()):
-            while not self._ended.is_set():
-                await tick_or(self._ended, RIGHTS_SECONDS)
-                rights()
+    async def tell(self, put: Put, rights: Rights) -> None:
+        """Tell a page what is the case and what happens, until it is gone or the gateway ends."""
+        with self._open(put, rights):
+            await self._ended.wait()
 
     def end(self) -> None:
         """Have all pages end: the gateway does."""

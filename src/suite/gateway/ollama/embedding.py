@@ -3,34 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Annotated, Final
+from typing import Final
 
 import msgspec
-from msgspec import Meta
 
 from suite.gateway.encoding import Integer
-from suite.gateway.generations import Fields
-from suite.gateway.ollama.keep_alive import Stay, stay
+from suite.gateway.ollama.keep_alive import KeepAliveRequest
 from suite.gateway.ollama.names import reader
 from suite.gateway.vectors import Batch, batches
 
 
-class _EmbeddingRequest(msgspec.Struct, frozen=True, kw_only=True):
-    model: Annotated[str, Meta(min_length=1)]
-    keep_alive: float | str | None = None
-
-    @property
-    def stay(self) -> Stay | None:
-        """How long the model stays loaded; None: as it is."""
-        return None if self.keep_alive is None else stay(self.keep_alive)
-
-    @property
-    def wishes(self) -> Fields:
-        """The fields for the service that may need rights. Raises InvalidRequest."""
-        return {"keep_alive": self.stay}
-
-
-class OllamaEmbedRequest(_EmbeddingRequest, frozen=True, kw_only=True):
+class OllamaEmbedRequest(KeepAliveRequest, frozen=True, kw_only=True):
     """A request to ``/api/embed``. Unknown fields are ignored."""
 
     input: str | tuple[str, ...]
@@ -52,7 +35,7 @@ class OllamaEmbedded(msgspec.Struct, frozen=True, kw_only=True):
     prompt_eval_count: int
 
 
-class OllamaEmbeddingRequest(_EmbeddingRequest, frozen=True, kw_only=True):
+class OllamaEmbeddingRequest(KeepAliveRequest, frozen=True, kw_only=True):
     """A request to ``/api/embeddings``."""
 
     prompt: str | None = None

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import re
-from typing import Final, Literal, TypeAlias
+from typing import Annotated, Final, Literal, TypeAlias
+
+import msgspec
+from msgspec import Meta
 
 from suite.errors import InvalidRequest
+from suite.gateway.generations import Fields
 
 Stay: TypeAlias = float | Literal["forever", "now"]
 """As the service takes it."""
@@ -15,6 +19,23 @@ _PART: Final = re.compile(r"(\d+(?:\.\d+)?|\.\d+)(ns|us|µs|ms|s|m|h)")
 _DURATION: Final = re.compile(rf"-?(?:{_PART.pattern})+")
 _NUMBER: Final = re.compile(r"-?\d+(?:\.\d+)?")
 _LONGEST: Final = 1e9
+
+
+class KeepAliveRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """The base of all requests that load a model if necessary. Unknown fields are ignored."""
+
+    model: Annotated[str, Meta(min_length=1)]
+    keep_alive: float | str | None = None
+
+    @property
+    def stay(self) -> Stay | None:
+        """How long the model stays loaded; None: as it is. Raises InvalidRequest."""
+        return None if self.keep_alive is None else stay(self.keep_alive)
+
+    @property
+    def wishes(self) -> Fields:
+        """The fields for the service that may need rights. Raises InvalidRequest."""
+        return {"keep_alive": self.stay}
 
 
 def stay(keep_alive: float | str) -> Stay:

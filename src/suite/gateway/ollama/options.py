@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import msgspec
-from msgspec import Meta
 
 from suite.gateway.encoding import Integer
 from suite.gateway.fields import MOST_TOKENS
-from suite.gateway.generations import Fields
-from suite.gateway.ollama.keep_alive import stay
+from suite.gateway.ollama.keep_alive import KeepAliveRequest
 
 _NAMES = {"num_predict": "max_tokens", "num_ctx": "context_length"}
 
@@ -41,16 +39,14 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
         return {name: value for name, value in given.items() if value is not None}
 
 
-class OllamaRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """The base of all requests that generate. Unknown fields are ignored."""
+class OllamaRequest(KeepAliveRequest, frozen=True, kw_only=True):
+    """The base of all requests that generate."""
 
-    model: Annotated[str, Meta(min_length=1)]
     stream: bool | None = None
     """Null: true."""
     format: Literal["json", ""] | dict[str, Any] | None = None
     """``json``, or the JSON schema of the answer."""
     options: Options | None = None
-    keep_alive: float | str | None = None
     think: bool | str | None = None
     """Whether the model thinks before it answers, if it can be told, or how much."""
 
@@ -60,11 +56,6 @@ class OllamaRequest(msgspec.Struct, frozen=True, kw_only=True):
         return self.stream is not False
 
     @property
-    def wishes(self) -> Fields:
-        """The fields for the service that may need rights. Raises InvalidRequest."""
-        return {} if self.keep_alive is None else {"keep_alive": stay(self.keep_alive)}
-
-    @property
     def common_fields(self) -> dict[str, Any]:
         """The fields of a GenerateTextRequest that every request has. Raises InvalidRequest."""
         fields: dict[str, Any] = {"model_id": self.model, **(self.options or Options()).fields}
@@ -72,8 +63,8 @@ class OllamaRequest(msgspec.Struct, frozen=True, kw_only=True):
             fields["response_format"] = {"type": "json_object"}
         elif isinstance(self.format, dict):
             fields["json_schema"] = self.format
-        if self.keep_alive is not None:
-            fields["keep_alive"] = stay(self.keep_alive)
+        if self.stay is not None:
+            fields["keep_alive"] = self.stay
         if self.think is not None:
             fields["chat_template_kwargs"] = {"enable_thinking": self.think not in (False, "")}
         return fields

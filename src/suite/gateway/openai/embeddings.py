@@ -11,6 +11,7 @@ import msgspec
 from msgspec import Meta
 
 from suite.gateway.generations import Fields
+from suite.gateway.openai.usage import InputUsage
 from suite.gateway.vectors import Batch, batches
 from suite.messages.actions.base import LoadWait
 from suite.messages.actions.embedding import EmbedReply
@@ -77,33 +78,25 @@ class Embedding(msgspec.Struct, frozen=True, kw_only=True):
     index: int
 
 
-class EmbeddingUsage(msgspec.Struct, frozen=True, kw_only=True):
-    """The tokens of the inputs."""
-
-    prompt_tokens: int
-    total_tokens: int
-
-
 class EmbeddingList(msgspec.Struct, frozen=True, kw_only=True):
     """The answer of ``/v1/embeddings``: a vector for each input, in the same order."""
 
     object: Literal["list"] = "list"
     data: tuple[Embedding, ...]
     model: str
-    usage: EmbeddingUsage
+    usage: InputUsage
 
 
 def embedding_list(replies: Sequence[EmbedReply], *, as_base64: bool) -> EmbeddingList:
     """The answer of the service's replies to the batches of one request."""
     vectors = (vector for reply in replies for vector in reply.embeddings)
-    tokens = sum(reply.usage.prompt_tokens for reply in replies)
     return EmbeddingList(
         data=tuple(
             Embedding(embedding=_base64(vector) if as_base64 else vector, index=index)
             for index, vector in enumerate(vectors)
         ),
         model=replies[0].model_id,
-        usage=EmbeddingUsage(prompt_tokens=tokens, total_tokens=tokens),
+        usage=InputUsage.of(sum(reply.usage.prompt_tokens for reply in replies)),
     )
 
 

@@ -8,6 +8,7 @@ import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
 from suite.gateway.generations import Fields
+from suite.gateway.openai.usage import InputUsage
 from suite.messages.actions.base import LoadWait
 from suite.messages.actions.ranking import RankedDocument, RerankReply
 
@@ -58,13 +59,6 @@ class Ranked(msgspec.Struct, frozen=True, kw_only=True):
     document: Document | UnsetType = UNSET
 
 
-class RerankUsage(msgspec.Struct, frozen=True, kw_only=True):
-    """The tokens of query and documents."""
-
-    prompt_tokens: int
-    total_tokens: int
-
-
 class Ranking(msgspec.Struct, frozen=True, kw_only=True):
     """The answer of ``/v1/rerank``: the documents, the best first."""
 
@@ -72,17 +66,16 @@ class Ranking(msgspec.Struct, frozen=True, kw_only=True):
     object: Literal["list"] = "list"
     model: str
     results: tuple[Ranked, ...]
-    usage: RerankUsage
+    usage: InputUsage
 
 
 def ranking(reply: RerankReply, *, id: str) -> Ranking:
     """The answer of the service's reply."""
-    tokens = reply.usage.prompt_tokens
     return Ranking(
         id=id,
         model=reply.model_id,
         results=tuple(map(_ranked, reply.results)),
-        usage=RerankUsage(prompt_tokens=tokens, total_tokens=tokens),
+        usage=InputUsage.of(reply.usage.prompt_tokens),
     )
 
 

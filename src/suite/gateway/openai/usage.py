@@ -38,6 +38,18 @@ class Usage(msgspec.Struct, frozen=True, kw_only=True):
     completion_tokens_details: CompletionDetails
 
 
+class InputUsage(msgspec.Struct, frozen=True, kw_only=True):
+    """The tokens of a request that nothing is generated for."""
+
+    prompt_tokens: int
+    total_tokens: int
+
+    @classmethod
+    def of(cls, tokens: int) -> InputUsage:
+        """The usage of a request with so many tokens."""
+        return cls(prompt_tokens=tokens, total_tokens=tokens)
+
+
 def usage_of(generations: Iterable[Tokens]) -> Usage:
     """The usage of a request that took these generations."""
     prompt = cached = completion = reasoning = drafted = accepted = 0

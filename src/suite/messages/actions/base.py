@@ -118,12 +118,17 @@ class Query(Request, frozen=True, kw_only=True):
     """Answer only when the read model includes this event: the ``seq`` from the reply to a write."""
 
 
-class Page(Query, frozen=True, kw_only=True):
-    """A query for rows, newest first."""
+class TimeWindow(Query, frozen=True, kw_only=True):
+    """A query for rows of a window of time."""
 
     since: Moment | None = None
     until: Moment | None = None
     """Exclusive."""
+
+
+class Page(TimeWindow, frozen=True, kw_only=True):
+    """A query for rows, newest first."""
+
     limit: Limit = 100
     cursor: Annotated[str, Meta(max_length=200)] | None = None
     """``next_cursor`` of the previous page."""

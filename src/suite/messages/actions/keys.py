@@ -93,7 +93,7 @@ class ListKeysReply(Reply, frozen=True, kw_only=True):
 
 
 class RevokeKeyRequest(Request, frozen=True, kw_only=True):
-    """Revoke a key. Gateways refuse it within a moment; what it has begun goes on to its end."""
+    """Revoke a key. Gateways refuse it within a moment, and within a second end answers that have begun."""
 
     name: KeyName
     """Its name, or its ``key_id``."""

@@ -114,7 +114,7 @@ class ReleaseModelRequest(Request, frozen=True, kw_only=True):
 
     A model that failed twice in a row or more, at its load or soon after, is left alone for a while:
     requests for it are refused with `model_quarantined`. So is a name that stands for a model with adapters,
-    if the model crashed while nothing else was computed; of a name that is not, the model is released.
+    if the model crashed while nothing else was computed; with such a name its model is released as well.
     """
 
     model_id: ModelId

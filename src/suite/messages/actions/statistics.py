@@ -7,7 +7,16 @@ from typing import Annotated, Literal, TypeAlias
 import msgspec
 from msgspec import Meta
 
-from suite.messages.actions.base import Limit, ModelId, Moment, Name, NodeName, Query, Reply
+from suite.messages.actions.base import (
+    Limit,
+    ModelId,
+    Moment,
+    Name,
+    NodeName,
+    Query,
+    Reply,
+    TimeWindow,
+)
 from suite.messages.actions.prediction import CalibrationInfo
 from suite.messages.decisions import Purpose
 from suite.messages.events import BetOutcome, BetReason
@@ -68,7 +77,7 @@ class RequestFigures(msgspec.Struct, frozen=True, kw_only=True):
     """Generations that were cancelled, or whose clients had gone."""
     refused: int
     """Requests for a model that the service could not serve, such as for lack of memory. They are not in
-    `requests`."""
+    `requests`. What nodes wanted to load themselves does not count, such as for a bet or a pin."""
     refusals: dict[str, int] = {}
     """How many of these by the code of their error, the most first."""
     cold_starts: int
@@ -253,12 +262,9 @@ class GetBetStatisticsReply(SeriesReply, frozen=True, kw_only=True):
     """Of the chances that these bets were taken with, as far as it is known whether the models were used."""
 
 
-class GetBetsRequest(Query, frozen=True, kw_only=True):
+class GetBetsRequest(TimeWindow, frozen=True, kw_only=True):
     """Get bets, the newest first."""
 
-    since: Moment | None = None
-    until: Moment | None = None
-    """Exclusive."""
     model_id: ModelId | None = None
     outcome: Literal["open", "hit", "waste"] | None = None
     limit: Limit = 100

@@ -13,6 +13,9 @@ CONTENT: Final = frozenset(("gen_ai.input.messages", "gen_ai.output.messages", "
 """The attributes of spans that have prompts and answers; there are none without the setting
 ``trace_content``."""
 
+LEAST_CHARACTERS: Final = 6
+"""Of the beginning of a trace's id, by which it may be asked for."""
+
 
 class LinkedSpan(msgspec.Struct, frozen=True, kw_only=True):
     """Another span that led to one."""
@@ -66,8 +69,8 @@ class GetTraceRequest(Request, frozen=True, kw_only=True):
     id: Annotated[
         Name,
         Meta(
-            description="The id of the trace or its beginning, six characters at least, or the id of one of "
-            "its generations or requests."
+            description=f"The id of the trace or its beginning, {LEAST_CHARACTERS} characters at least, or "
+            "the id of one of its generations or requests."
         ),
     ]
 

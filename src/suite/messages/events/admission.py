@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from suite.messages.decisions import Decision
+from suite.messages.decisions import Decision, Purpose
 from suite.messages.events.base import Event, event
 
 
@@ -57,3 +57,11 @@ class RequestsRefused(AdmissionEvent, frozen=True, kw_only=True, omit_defaults=T
     """How long the longest of them had waited."""
     decision: Decision | None = None
     """What was weighed, and what would have changed it."""
+    purpose: Purpose = "request"
+    """What the model was wanted for. Others than ``request`` are loads that nodes wanted themselves."""
+
+    @property
+    def is_of_clients(self) -> bool:
+        """Whether requests of clients were refused. Older events say it only in what was weighed."""
+        weighed_for = "request" if self.decision is None else self.decision.purpose
+        return self.purpose == weighed_for == "request"

@@ -16,7 +16,7 @@ def lacks_of(name: str, last: Model, catalogue: Catalogue, node: str, *, has_dra
     models, variant = catalogue.models, catalogue.variants.get(name)
     if variant is not None:
         yield from lacks(name, variant, models)
-    elif last.adapter is not None:
+    elif last.adapter is not None or name != last.model_id:
         yield _stands_for_nothing(name, last, catalogue, node)
     model = last if variant is None else models[variant.base]
     if has_draft and model.draft is None and model.adapter is None:
