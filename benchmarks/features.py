@@ -8,10 +8,12 @@ take turns. All have the same models, threads and prompts that are new.
 - `dashboards`: eight streams of one model through the gateway, while somebody looks on: one open page of the
   dashboard, eight of them, a terminal with `suite top` (each told something every second; they are a process
   of their own), against nobody. Tokens a second of all, and the worst first token.
-- `bench_beside_users`: two users who go on asking, while `suite bench` measures their model, or another one
-  that takes the same cores; against the same users without it. Then the benchmark's figures beside users
-  against those on a quiet node, `seconds` that it took, `share` of all tokens that it made in that time (the
-  reference is an equal share of the streams), and in how many of its rounds it was `disturbed` as it says.
+- `bench_beside_users`: two users who go on asking, or who `pause` for a while after each answer, while `suite
+  bench` measures their model, or another one that takes the same cores; against the same users without it.
+  Then the figures of the benchmark, which ends when they have gone, against those on a quiet node, `seconds`
+  from its start or from then, the `share` of all tokens that it made while they were there (the reference is
+  an equal share of the streams), and in how many of its rounds it was `disturbed`, or `interrupted`, as it
+  says.
 - `mixed`: eight streams of one model at once, two each with a LoRA adapter, with guesses, with a picture, and
   plain, against eight of one kind. `difference` is the largest difference of the logarithm of a token's
   probability from that of the same answer alone, as far as both say the same; the reference is what eight
@@ -51,7 +53,7 @@ from suite.messages.actions.generation import GenerateTextReply
 from suite.messages.benchmarks import BenchmarkResult, Mean
 from suite.messages.events import CanaryStarted, Generated, Promoted
 from together import AGENT_SLOTS, read_all, room_for_two, warm_up, with_slots
-from users import Served, Users
+from users import PAUSE_SECONDS, Served, Users
 from watchers import watching
 
 sys.path.append(str(Path(__file__).parent.parent / "tests"))
@@ -75,10 +77,12 @@ LOOKERS: Mapping[str, tuple[int, int]] = {
 }
 """How many pages are open, and how many terminals."""
 
-USERS, USER_SECONDS, QUICK_USER_SECONDS = 2, 20.0, 3.0
+USERS, USER_SECONDS, QUICK_USER_SECONDS = 2, 20.0, 6.0
 BENCH_STREAMS, BENCH_ROUNDS, BENCH_TOKENS = (1, 4), 4, 32
+LONG_PAUSE_SECONDS = 4.0
+"""Of users who do not ask again at once: longer than a benchmark waits for them to come back."""
 BENCH_SECONDS = 300.0
-"""A benchmark that takes longer beside users is given up."""
+"""A benchmark that takes longer when the users have gone is given up."""
 
 SEEING, PICTURE_SIDE = "seeing", 64
 GEMMA_EMBEDDING, GEMMA_LENGTH = 640, 26.1
@@ -168,10 +172,26 @@ class Beside(NamedTuple):
     users: Served | None
     result: BenchmarkResult | None
     seconds: float
+    """For how long there were users; without any, how long the benchmark took."""
+    bench_seconds: float = 0.0
+    """How long it took when they had gone."""
+    bench_tokens: int = 0
+    """How many tokens it made while they were there."""
 
 
-async def users_alone(client: Client, seconds: float, turn: int) -> Beside:
-    users = Users(ours(client, SMOLLM), USERS, f"users alone {turn}")
+class Habit(NamedTuple):
+    """How users ask."""
+
+    name: str
+    pause_seconds: float
+
+
+HABITS = (Habit("users", PAUSE_SECONDS), Habit("pausing_users", LONG_PAUSE_SECONDS))
+
+
+async def users_alone(client: Client, habit: Habit, seconds: float, turn: int) -> Beside:
+    seed = f"{habit.name} alone {turn}"
+    users = Users(ours(client, SMOLLM), USERS, seed, pause_seconds=habit.pause_seconds)
     began = time.perf_counter()
     async with users.asking():
         await anyio.sleep(seconds)
@@ -183,14 +203,40 @@ async def benchmark_alone(client: Client, model_id: str, rounds: int, _turn: int
     return Beside(None, await measured(client, model_id, rounds), time.perf_counter() - began)
 
 
-async def benchmark_beside(client: Client, model_id: str, rounds: int, turn: int) -> Beside:
-    users = Users(ours(client, SMOLLM), USERS, f"users beside {model_id} {turn}")
-    async with users.asking():
-        await anyio.sleep(1.0)  # they are in the middle of it
-        began = time.perf_counter()
-        result = await measured(client, model_id, rounds)
-        ended = time.perf_counter()
-    return Beside(users.served(began, ended), result, ended - began)
+async def benchmark_beside(
+    client: Client, model_id: str, rounds: int, habit: Habit, seconds: float, turn: int
+) -> Beside:
+    """Users who are there for a while, and a benchmark that begins among them and ends when it can."""
+    seed = f"{habit.name} beside {model_id} {turn}"
+    users = Users(ours(client, SMOLLM), USERS, seed, pause_seconds=habit.pause_seconds)
+    results: list[BenchmarkResult] = []
+    finished = 0.0
+
+    async def measure() -> None:
+        nonlocal finished
+        results.append(await measured(client, model_id, rounds))
+        finished = time.perf_counter()
+
+    async with anyio.create_task_group() as tasks:
+        async with users.asking():
+            await anyio.sleep(1.0)  # they are in the middle of it
+            before, began = await tokens_of_benchmarks(client), time.perf_counter()
+            tasks.start_soon(measure)
+            await anyio.sleep(seconds)
+            after, ended = await tokens_of_benchmarks(client), time.perf_counter()
+        gone = time.perf_counter()
+    return Beside(
+        users.served(began, ended), results[0], ended - began, max(0.0, finished - gone), after - before
+    )
+
+
+async def tokens_of_benchmarks(client: Client) -> int:
+    """How many tokens benchmarks have made, as far as the log knows: also of answers that were cut."""
+    tokens = 0
+    async for recorded in client.events("usage.*.generated"):
+        if isinstance(recorded.data, Generated) and recorded.data.requester == "benchmark":
+            tokens += recorded.data.completion_tokens
+    return tokens
 
 
 async def measured(client: Client, model_id: str, rounds: int) -> BenchmarkResult:
@@ -206,23 +252,27 @@ async def compare_bench(model_id: str, name: str, *, rounds: int, seconds: float
     async with running_service(model_ids=sorted({SMOLLM, model_id})) as (client, _):
         for each in sorted({SMOLLM, model_id}):
             await warm_up([ours(client, each)])
-        sides = {
-            "alone": partial(users_alone, client, seconds),
-            "quiet": partial(benchmark_alone, client, model_id, rounds),
-            "beside": partial(benchmark_beside, client, model_id, rounds),
-        }
+        sides = {"quiet": partial(benchmark_alone, client, model_id, rounds)}
+        for habit in HABITS:
+            stay = seconds + 2 * habit.pause_seconds
+            sides[f"{habit.name} alone"] = partial(users_alone, client, habit, stay)
+            sides[habit.name] = partial(benchmark_beside, client, model_id, rounds, habit, stay)
         figures = await in_rotation(sides, turns)
-    beside, alone = (
-        [each.users for each in figures[side] if each.users is not None] for side in ("beside", "alone")
-    )
-    report_users(f"features.bench_beside_users.{name}.users", beside, alone)
-    report_benchmark(f"features.bench_beside_users.{name}.bench", figures["beside"], figures["quiet"])
+    for habit in HABITS:
+        beside, alone = (
+            [each.users for each in figures[side] if each.users is not None]
+            for side in (habit.name, f"{habit.name} alone")
+        )
+        report_users(f"features.bench_beside_users.{name}.{habit.name}", beside, alone)
+        report_benchmark(
+            f"features.bench_beside_users.{name}.{habit.name}.bench", figures[habit.name], figures["quiet"]
+        )
 
 
 def report_benchmark(name: str, beside: Sequence[Beside], quiet: Sequence[Beside]) -> None:
     report(
         f"{name}.seconds",
-        statistics.median(each.seconds for each in beside),
+        statistics.median(each.bench_seconds for each in beside),
         statistics.median(each.seconds for each in quiet),
         unit="s",
         better="lower",
@@ -236,8 +286,11 @@ def report_benchmark(name: str, beside: Sequence[Beside], quiet: Sequence[Beside
     report(f"{name}.share", statistics.median(shares), equal, unit="of all tokens", better="lower")
     for side, of_side in (("beside", beside), ("quiet", quiet)):
         rounds = [rounds_of(each.result) for each in of_side if each.result is not None]
-        disturbed = [each.result.disturbed_rounds for each in of_side if each.result is not None]
-        report(f"{name}.disturbed.{side}", sum(disturbed), sum(rounds), unit="rounds", better="lower")
+        results = [each.result for each in of_side if each.result is not None]
+        disturbed = sum(each.disturbed_rounds for each in results)
+        report(f"{name}.disturbed.{side}", disturbed, sum(rounds), unit="rounds", better="lower")
+        interrupted = sum(getattr(each, "interrupted", 0) for each in results)
+        report(f"{name}.interrupted.{side}", interrupted, sum(rounds), unit="rounds", better="lower")
 
 
 def figure(result: BenchmarkResult | None, place: int, field: str) -> float:
@@ -252,11 +305,9 @@ def rounds_of(result: BenchmarkResult) -> int:
 
 
 def share_of(turn: Beside) -> float:
-    """How much of all tokens in its time the benchmark has made."""
+    """How much of all tokens the benchmark has made while there were users."""
     assert turn.users is not None, "there were no users"
-    assert turn.result is not None, "there was no benchmark"
-    answers = sum(each.streams * each.first_token_ms.samples for each in turn.result.speed)
-    own = answers * BENCH_TOKENS / turn.seconds
+    own = turn.bench_tokens / turn.seconds
     return own / (own + turn.users.tokens_per_second)
 
 

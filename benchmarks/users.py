@@ -36,11 +36,14 @@ class Served(NamedTuple):
 class Users:
     """Users who go on asking for as long as they are there."""
 
-    def __init__(self, server: Server, count: int, seed: str) -> None:
+    def __init__(
+        self, server: Server, count: int, seed: str, *, pause_seconds: float = PAUSE_SECONDS
+    ) -> None:
         """What they ask is new, and the same for the same `seed`."""
         self._server = server
         self._count = count
         self._seed = seed
+        self._pause_seconds = pause_seconds
         self._answers: list[Answer] = []
         self._failed = 0
         self._asked = 0
@@ -69,7 +72,7 @@ class Users:
                 print(f"a user's request has failed: {error.code}: {error}", file=sys.stderr)
             else:
                 self._answers.append(answer)
-            await anyio.sleep(PAUSE_SECONDS)
+            await anyio.sleep(self._pause_seconds)
         ended.set()
 
     def served(self, begin: float, end: float) -> Served:

@@ -10,6 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from suite.domain.benchmark import (
+    LEAST_PATIENCE_SECONDS,
+    PATIENCE_SECONDS,
+    PAUSES,
     UNKNOWN,
     Benchmark,
     Timed,
@@ -18,9 +21,11 @@ from suite.domain.benchmark import (
     finish,
     move,
     news,
+    patience,
     result_of,
     round_of,
     speed_prompt,
+    with_known,
 )
 from suite.messages.benchmarks import AnswerSample, LoadSample, NumberedQuestion, Question, RoundSample
 from suite.messages.events import (
@@ -178,6 +183,53 @@ def test_it_is_told_in_how_many_rounds_others_generated() -> None:
     benchmark = folded(started(), BenchmarkProgressed(**ID, rounds=(disturbed, sample(4, 0))))
     assert result_of(benchmark).disturbed_rounds == 1
     assert result_of(complete(started())).disturbed_rounds == 0
+
+
+def test_what_it_waited_and_what_was_interrupted_is_told_and_outlasts_a_restart() -> None:
+    known = folded(started())
+    waiting = msgspec.structs.replace(known, waits=True, interrupted=2, waited_seconds=9.0)
+    told = news(known, waiting)
+    assert told is not None
+    known = evolve(known, told)
+    assert known == waiting
+    assert news(known, msgspec.structs.replace(known, waited_seconds=68.0)) is None, "each minute is told"
+    assert news(known, msgspec.structs.replace(known, waited_seconds=69.0)) is not None
+    # An append whose outcome is not known does not count twice.
+    assert with_known(waiting, known) == waiting
+    done = msgspec.structs.replace(known, waits=False, rounds={(1, 0): sample(1, 0)}, interrupted=3)
+    told = news(known, done)
+    assert told is not None
+    known = evolve(known, told)
+    assert (known.waits, known.interrupted, known.waited_seconds) == (False, 3, 9.0)
+    assert (result_of(known).interrupted, result_of(known).waited_seconds) == (3, 9.0)
+
+
+def test_on_another_node_it_waits_for_the_users_of_that_one() -> None:
+    waiting = BenchmarkProgressed(**ID, rounds=(ROUNDS[0],), waits=True, interrupted=3, waited_seconds=700.0)
+    known = folded(started(may_move=True), waiting)
+    moved = move(known, "box1", node="box2", settings_key="k")
+    assert moved is not None
+    known = evolve(known, moved)
+    assert (known.waits, known.interrupted, known.waited_seconds) == (False, 0, 0.0)
+
+
+def test_it_does_not_wait_any_more_when_it_has_ended() -> None:
+    waiting = BenchmarkProgressed(**ID, waits=True)
+    assert not folded(started(), waiting, BenchmarkCancelled(**ID)).waits
+
+
+@given(st.lists(st.floats(0.01, 60.0), min_size=1, max_size=50))
+def test_however_many_users_there_are_it_waits_for_them_most_of_the_time_and_ends(
+    took: list[float],
+) -> None:
+    """`took`: how long each of its rounds takes beside them, as they never leave."""
+    benchmark, waited, before = folded(started()), 0.0, 0.0
+    for seconds in took:
+        pause = patience(benchmark, before)
+        assert pause >= PAUSES * before, "so that it takes a small part of their time"
+        waited, before = waited + pause, seconds
+        benchmark = msgspec.structs.replace(benchmark, waited_seconds=waited)
+    assert waited <= PATIENCE_SECONDS + sum(max(PAUSES * each, LEAST_PATIENCE_SECONDS) for each in took)
 
 
 def test_a_round_has_the_means_of_its_generations_and_the_speed_of_all_together() -> None:

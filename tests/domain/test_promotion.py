@@ -4,15 +4,22 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
+from itertools import chain, repeat
 
+import msgspec
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from suite.domain.aliases import Promotion, Target
+from suite.domain import aliases
+from suite.domain.aliases import Alias, Promotion, Target
 from suite.domain.promotion import (
+    MOST_WAIT_SECONDS,
     Canary,
+    End,
+    Outlook,
     Sample,
+    Step,
     check,
     estimate,
     findings,
@@ -21,6 +28,7 @@ from suite.domain.promotion import (
     verdict,
 )
 from suite.errors import GatesContradict
+from suite.messages.events import AliasEvent
 from suite.messages.promotion import Gates, LatencyGate, ScoreGate, Verdict
 
 SCORES = st.floats(0, 1)
@@ -271,13 +279,140 @@ def test_a_version_serves_only_when_it_is_ready_and_its_gates_are_met(
         is_canary=is_canary and share > 0,
         gates=ACCURATE if has_gates else None,
     )
-    step = next_step(promotion, found, is_ready=is_ready)
+    step = next_step(promotion, Outlook(verdict=found, is_ready=is_ready))
     if step in ("promote", "canary"):
         assert is_ready
     if step == "promote":
         assert found == "met"
         assert promotion.is_canary == (share > 0), "with a share, the canary comes first"
-    assert (step == "stop") == (found == "missed")
+    assert (step == End("gates")) == (found == "missed")
+
+
+# --- what it waits for --------------------------------------------------------------------------------------
+
+DAY = 86_400.0
+OLD, NEW = Target("old", 1), Target("new", 1)
+OUTLOOKS = st.builds(
+    Outlook,
+    verdict=st.sampled_from(["met", "open", "missed"]),
+    is_there=st.booleans(),
+    is_ready=st.booleans(),
+    has_failed=st.booleans(),
+    fits=st.booleans(),
+    is_kept_out=st.booleans(),
+    blocked_seconds=st.just(0.0) | st.floats(0, 1e6),
+)
+ASKED = st.none() | st.builds(
+    Gates, canary_seconds=st.none() | st.floats(0.1, 100 * DAY), canary_requests=st.none() | st.just(5)
+)
+
+
+def promotion(share: float = 0.0, gates: Gates | None = None, *, is_canary: bool = False) -> Promotion:
+    return Promotion(id="p", target=NEW, old=OLD, canary_share=share, gates=gates, is_canary=is_canary)
+
+
+@given(
+    st.sampled_from([0.0, 0.1]),
+    ASKED,
+    st.lists(st.tuples(OUTLOOKS, st.floats(0, 40 * DAY)), max_size=8),
+    OUTLOOKS,
+)
+@example(0.1, None, [(Outlook(verdict="met", is_ready=True), 0.0)], Outlook(verdict="met", is_ready=True))
+@example(0.1, None, [(Outlook(verdict="met", is_ready=True), 0.0)], Outlook(verdict="met", is_there=False))
+@example(0.0, Gates(canary_requests=5), [], Outlook())
+@example(0.0, None, [], Outlook(verdict="met"))
+def test_whatever_happens_a_promotion_ends(
+    share: float, gates: Gates | None, seen: list[tuple[Outlook, float]], at_last: Outlook
+) -> None:
+    """It is seen so, one after the other for so many seconds, and then so for ever."""
+    alias, now, since = Alias(name="chat", target=OLD, promotion=promotion(share, gates)), 0.0, 0.0
+    asked = gates.canary_seconds if gates is not None else None
+    for outlook, seconds in chain(seen, repeat((at_last, DAY))):
+        running = alias.promotion
+        if running is None:
+            break
+        assert now <= 2 * MOST_WAIT_SECONDS + (asked or 0.0) + 80 * DAY, "it waits for ever"
+        match next_step(running, msgspec.structs.replace(outlook, waited_seconds=now - since)):
+            case End(reason):
+                event: AliasEvent | None = aliases.stop(alias, running, reason)
+            case "canary":
+                event, since = aliases.begin_canary(alias, running, "box1"), now
+            case "promote":
+                event = aliases.promote(alias, running, "box1")
+            case _:
+                event = None
+        alias = alias if event is None else aliases.evolve(alias, event)
+        now += seconds
+    assert alias.target in (OLD, NEW), "one of them serves"
+
+
+@pytest.mark.parametrize(
+    ("running", "outlook", "step"),
+    [
+        # evaluations, a longer canary, somebody's word, a node that has it: for a month
+        (promotion(0.0, ACCURATE), Outlook(waited_seconds=29 * DAY), "wait"),
+        (promotion(0.0, ACCURATE), Outlook(waited_seconds=30 * DAY), End("waited_too_long")),
+        (promotion(0.1, is_canary=True), Outlook(verdict="met", waited_seconds=29 * DAY), "wait"),
+        (
+            promotion(0.1, is_canary=True),
+            Outlook(verdict="met", is_ready=True, waited_seconds=30 * DAY),
+            End("waited_too_long"),
+        ),
+        (
+            promotion(0.1, Gates(canary_seconds=40 * DAY), is_canary=True),
+            Outlook(waited_seconds=69 * DAY),
+            "wait",
+        ),
+        (
+            promotion(0.1, Gates(canary_seconds=40 * DAY), is_canary=True),
+            Outlook(waited_seconds=70 * DAY),
+            End("waited_too_long"),
+        ),
+        (
+            promotion(0.1, is_canary=True),
+            Outlook(verdict="met", is_there=False, fits=False, blocked_seconds=DAY),
+            "wait",
+        ),
+        (
+            promotion(),
+            Outlook(verdict="met", is_there=False, waited_seconds=30 * DAY),
+            End("waited_too_long"),
+        ),
+        # what is met when its time is over comes all the same
+        (promotion(), Outlook(verdict="met", is_ready=True, waited_seconds=31 * DAY), "promote"),
+        # memory
+        (promotion(), Outlook(verdict="met", fits=False, is_kept_out=True), End("not_enough_memory")),
+        (promotion(0.0, ACCURATE), Outlook(fits=False, is_kept_out=True), "wait"),
+        (promotion(), Outlook(verdict="met", is_kept_out=True, blocked_seconds=3599), "load"),
+        (
+            promotion(),
+            Outlook(verdict="met", is_kept_out=True, blocked_seconds=3600),
+            End("not_enough_memory"),
+        ),
+        (promotion(), Outlook(verdict="met", blocked_seconds=3600), End("waited_too_long")),
+        # a canary whose memory a later promotion has taken: the requests of its share fail
+        (
+            promotion(0.1, is_canary=True),
+            Outlook(verdict="met", is_kept_out=True, blocked_seconds=59),
+            "wait",
+        ),
+        (
+            promotion(0.1, is_canary=True),
+            Outlook(verdict="met", is_kept_out=True, blocked_seconds=60),
+            End("not_enough_memory"),
+        ),
+        (
+            promotion(0.1, is_canary=True),
+            Outlook(verdict="met", fits=False, is_kept_out=True),
+            End("not_enough_memory"),
+        ),
+        (promotion(), Outlook(verdict="met", has_failed=True, is_ready=True), End("crash_loop")),
+    ],
+)
+def test_what_it_waits_for_comes_in_time_or_ends_it(
+    running: Promotion, outlook: Outlook, step: Step | End
+) -> None:
+    assert next_step(running, outlook) == step
 
 
 @given(st.lists(st.floats(0, 1e308), min_size=2, max_size=6), st.lists(st.floats(0, 1e308), max_size=6))

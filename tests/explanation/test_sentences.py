@@ -692,6 +692,10 @@ TABLE: tuple[tuple[Event, tuple[str, ...]], ...] = (
         ("tiny@2 was not promoted to chat: tiny@2 does not fit.",),
     ),
     (
+        PromotionStopped(**PROMOTION, reason="waited_too_long", detail="it waited 30 d; promote it again"),
+        ("tiny@2 was not promoted to chat: it waited 30 d; promote it again.",),
+    ),
+    (
         TakenBack(**PROMOTION, old_model_id="small", reason="requested", requested_by="ada"),
         ("tiny@2 was taken back: chat stands for small again, as ada asked.",),
     ),
@@ -728,6 +732,32 @@ TABLE: tuple[tuple[Event, tuple[str, ...]], ...] = (
             answers=(AnswerSample(line=1, outcome="passed"), AnswerSample(line=2, outcome="failed")),
         ),
         ("The benchmark b of tiny has measured 0 rounds and 2 answers more.",),
+    ),
+    (
+        BenchmarkProgressed(**BENCHMARK, waits=True, waited_seconds=75.0),
+        ("The benchmark b of tiny waits until nobody else uses the node: 1 min 15 s so far.",),
+    ),
+    (
+        BenchmarkFinished(
+            **BENCHMARK,
+            evaluation_id="e",
+            result=BenchmarkResult(
+                load=None,
+                prompt_tokens=256,
+                answer_tokens=64,
+                speed=(),
+                quality=None,
+                disturbed_rounds=1,
+                interrupted=2,
+                waited_seconds=640.0,
+            ),
+        ),
+        (
+            "The benchmark b of tiny is finished: its result is the evaluation e.",
+            "It waited 10 min 40 s until nobody else used the node.",
+            "What others had interrupted, 2 times, was measured again.",
+            "Others used the node during 1 round, as it had waited for them long enough.",
+        ),
     ),
     (
         BenchmarkFinished(

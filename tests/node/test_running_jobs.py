@@ -7,7 +7,7 @@ from contextlib import suppress
 from itertools import count
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any, NoReturn, cast
 
 import anyio
 import anyio.lowlevel
@@ -15,7 +15,7 @@ import msgspec
 import pytest
 
 from suite.actions.benchmark import run_benchmark
-from suite.errors import NoService, RequestTimeout, SuiteError, UnknownOutcome
+from suite.errors import GenerationNotFound, NoService, RequestTimeout, SuiteError, UnknownOutcome
 from suite.identity import boot_clock, utc_now
 from suite.log import Log
 from suite.messages.actions.benchmark import RunBenchmarkRequest
@@ -27,6 +27,7 @@ from suite.messages.subjects import Subjects
 from suite.node.benchmarks import job as jobs
 from suite.node.benchmarks.asking import Asking
 from suite.node.benchmarks.job import Job
+from suite.node.benchmarks.others import Others
 from suite.node.benchmarks.takeover import Takeover
 from suite.projections.evaluation import EvaluationProjection
 from suite.projections.projector import Projector
@@ -106,12 +107,25 @@ class Models:
         raise NoService("the model's process has ended")
 
 
+class Nobody:
+    """Nobody else uses the node."""
+
+    count = 0
+
+    def are_gone_for(self, _: object) -> bool:
+        return True
+
+    async def come(self, *_: object) -> None:
+        await anyio.sleep_forever()
+
+
 def job_of(models: Models, log: Log, evaluation: Projector) -> Job:
     async def digest(_: str) -> str:
         await anyio.lowlevel.checkpoint()
         return "c"
 
     model = SimpleNamespace(model_id="tiny", settings_key="k")
+    catalogue = SimpleNamespace(resolve=lambda _: model, digest=digest, canonical=str)
     ids = count()
     return Job(
         "b",
@@ -124,9 +138,10 @@ def job_of(models: Models, log: Log, evaluation: Projector) -> Job:
             generations=cast(Any, models),
             new_id=lambda: f"g{next(ids)}",
         ),
+        others=cast(Others, Nobody()),
         log=log,
         subjects=SUBJECTS,
-        catalogue=cast(Any, SimpleNamespace(resolve=lambda _: model, digest=digest)),
+        catalogue=cast(Any, catalogue),
         versions=cast(Any, SimpleNamespace(reach=lambda _: anyio.lowlevel.checkpoint())),
         evaluation=evaluation,
         now=utc_now,
@@ -152,8 +167,8 @@ async def test_an_answer_or_a_verdict_that_is_cut_short_is_asked_for_again(
     quality = finished.result.quality
     assert quality is not None
     assert (quality.passed, quality.refused, quality.unclear) == (2, 0, 0)
-    assert models.asked == ["g0", "g1", "g2"]
-    assert models.cancelled == ["g0"]
+    assert models.asked == [f"benchmark-g0-{number}" for number in (1, 2, 3)]
+    assert models.cancelled == models.asked[:1]
 
 
 class Starting:
@@ -223,6 +238,37 @@ async def test_a_benchmark_that_the_log_has_is_run_though_nobody_waits_for_it(
         tasks.cancel_scope.cancel()
         node.go_on.set()
     assert node.run == ["b"]
+
+
+async def test_a_generation_that_is_cut_before_the_node_knows_it_is_cancelled_all_the_same() -> None:
+    """Else it would be computed beside whoever it was cut for."""
+
+    class Late(Models):
+        async def cancel(self, generation_id: str) -> None:
+            await anyio.lowlevel.checkpoint()
+            self.cancelled.append(generation_id)
+            if len(self.cancelled) < 3:
+                raise GenerationNotFound
+
+        async def ask(self, *_: object, **__: object) -> NoReturn:
+            asked.set()
+            await anyio.sleep_forever()
+            raise AssertionError("it is cancelled")
+
+    asked, models = anyio.Event(), Late([], [])
+    asking = Asking(
+        "box1",
+        connection=cast(Any, models),
+        subjects=Subjects(),
+        fleet=cast(Any, models),
+        generations=cast(Any, models),
+        new_id=lambda: "g",
+    )
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(asking.timed, "tiny", (1, 2), 2)
+        await asked.wait()
+        tasks.cancel_scope.cancel()
+    assert models.cancelled == ["benchmark-g-1"] * 3
 
 
 @pytest.mark.parametrize("is_stored", [True, False])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TypedDict
 
@@ -25,7 +25,7 @@ from suite.errors import (
 )
 from suite.messages.benchmarks import SET_BYTES, BenchmarkResult, Mean
 from suite.messages.envelope import Recorded
-from suite.messages.events import BenchmarkProgressed
+from suite.messages.events import BenchmarkProgressed, Generated
 from suite.messages.signals import Benchmarking
 from support.command import Command
 from support.judge import WRONG, tiny_judge
@@ -184,17 +184,43 @@ async def test_a_judge_passes_and_fails_answers(data_dir: Path) -> None:
         assert json.loads(evaluation.comparison_data or "")["judge"] == "judge"
 
 
-async def test_a_benchmark_beside_users_says_that_they_were_there(data_dir: Path) -> None:
+async def test_a_benchmark_stops_when_a_user_comes_and_measures_again_when_they_have_gone(
+    data_dir: Path,
+) -> None:
+    asked: Options = {"streams": (1,), "rounds": 1, "prompt_tokens": 16, "answer_tokens": 100}
     async with suite.connect(data_dir=data_dir) as client, anyio.create_task_group() as users:
+
+        async def generates() -> bool:
+            return any(each.client == "benchmark" for each in (await client.get_model_status()).generations)
+
+        async def waits() -> bool:
+            return (await client.get_benchmarks("slow")).benchmarks[0].waits
 
         async def use() -> None:
             while True:
-                await client.generate_text("tiny", "Hello", max_tokens=1)
+                await client.generate_text("tiny", "Hello", max_tokens=8)
 
+        began = await client.run_benchmark("slow", wait=False, **asked)
+        await eventually(generates)
         users.start_soon(use)
-        reply = await client.run_benchmark("tiny", streams=(1,), rounds=1, prompt_tokens=16, answer_tokens=64)
+        await eventually(waits)
+        uses = [each.data for each in await history(client, "usage.slow.generated")]
+        cut = [each for each in uses if isinstance(each, Generated) and each.outcome == "cancelled"]
+        assert [each.requester for each in cut] == ["benchmark"] and cut[0].completion_tokens < 100
+        assert not await generates(), "it leaves the cores to the users of the other model"
         users.cancel_scope.cancel()
-    assert reply.result is not None and reply.result.disturbed_rounds == 1
+    async with suite.connect(data_dir=data_dir) as client:
+        ended = await client.follow_benchmark(began.benchmark_id)
+        (listed,) = (await client.get_benchmarks("slow", limit=1, min_seq=ended.seq)).benchmarks
+    assert ended.result is not None and not listed.waits
+    assert (ended.result.interrupted, ended.result.disturbed_rounds) == (1, 0)
+    assert ended.result.waited_seconds > 0 and ended.result.speed[0].first_token_ms.samples == 1
+
+
+async def eventually(happens: Callable[[], Awaitable[bool]]) -> None:
+    with anyio.fail_after(30):
+        while not await happens():
+            await anyio.sleep(0.02)
 
 
 async def test_a_judge_that_answers_nonsense_counts_apart(data_dir: Path) -> None:

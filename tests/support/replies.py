@@ -109,6 +109,9 @@ BENCHMARK = BenchmarkResult(
         broken_lines=1,
         latency_ms=None,
     ),
+    disturbed_rounds=1,
+    interrupted=2,
+    waited_seconds=675.5,
 )
 
 _NOTHING: tuple[Any, ...] = (None, 0, 0.0, "", False, (), {})
@@ -434,6 +437,7 @@ ANSWERS: Mapping[str, msgspec.Struct] = {
                 started_at="2026-11-28T12:03:00Z",
                 done=7,
                 total=28,
+                waits=True,
             ),
             filled(
                 BenchmarkInfo,

@@ -269,7 +269,11 @@ async def _until_absent(node: Node, runs_on: Callable[[], str], scope: anyio.Can
 def _progress(known: Benchmark) -> Benchmarking:
     started = _started(known)
     return Benchmarking(
-        benchmark_id=started.benchmark_id, node=started.node, done=known.done, total=known.total
+        benchmark_id=started.benchmark_id,
+        node=started.node,
+        done=known.done,
+        total=known.total,
+        waits=known.waits,
     )
 
 

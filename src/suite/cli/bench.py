@@ -107,7 +107,8 @@ def bench(
     """Measure how fast MODEL is and, with --set, how well it answers; the result is an evaluation of it.
 
     The benchmark is a job of the node that has the model: it goes on when this command is stopped, and after
-    a restart of the node. All figures have 95 % confidence intervals.
+    a restart of the node. All figures have 95 % confidence intervals. Others who use the node go first: it
+    waits for them, and stops when they come.
 
     A line of the set has a "prompt" (and may have "system" and "max_tokens"), and one of "exact", "contains",
     "pattern" (these also with "ignore_case"), "json_schema", and "judge", which is what another model judges
@@ -203,7 +204,8 @@ def _shown(which: str, as_json: bool) -> Iterator[Any]:
     with Bar(f"benchmark {which}", shown=not as_json) as bar:
 
         def show(progress: Benchmarking) -> None:
-            bar.advance(progress.done / progress.total if progress.total else 0.0)
+            waits = f"waits until nobody else uses {progress.node}" if progress.waits else ""
+            bar.advance(progress.done / progress.total if progress.total else 0.0, waits)
 
         yield show
 
@@ -235,20 +237,25 @@ def _show_result(model_id: str, node: str, result: BenchmarkResult) -> None:
             [_speed_row(each) for each in result.speed],
             title=f"prompts of {result.prompt_tokens} tokens, answers of up to {result.answer_tokens}",
         )
-    if result.disturbed_rounds:
-        folded(_disturbed_line(result), indent=2)
+    for line in _lines_of_others(result):
+        folded(line, indent=2)
     if result.quality is not None:
         folded(_quality_line(result.quality), indent=2)
 
 
-def _disturbed_line(result: BenchmarkResult) -> str:
-    from suite.explanation.words import counted
+def _lines_of_others(result: BenchmarkResult) -> Iterator[str]:
+    from suite.explanation.words import counted, span
 
-    rounds = counted(sum(each.first_token_ms.samples for each in result.speed), "round")
-    return (
-        f"others generated on the node during {result.disturbed_rounds} of {rounds}: to see the model alone, "
-        "measure again when nobody does"
-    )
+    if result.waited_seconds:
+        times = counted(result.interrupted, "time")
+        again = f", and measured again what others had interrupted, {times}" if result.interrupted else ""
+        yield f"waited {span(result.waited_seconds)} until nobody else used the node{again}"
+    if result.disturbed_rounds:
+        rounds = counted(sum(each.first_token_ms.samples for each in result.speed), "round")
+        yield (
+            f"others used the node during {result.disturbed_rounds} of {rounds}: to see the model alone, "
+            "measure again when nobody does"
+        )
 
 
 def _speed_row(speed: Speed) -> tuple[str, ...]:
@@ -331,7 +338,7 @@ def _show_list(benchmarks: Iterable[BenchmarkInfo]) -> None:
             local_time(each.started_at),
             each.model_id,
             each.runs_on,
-            each.state if each.state != "open" else f"{each.done} of {each.total}",
+            _state(each),
             _accuracy(each.result),
             _alone(each.result),
             each.message or "",
@@ -340,6 +347,13 @@ def _show_list(benchmarks: Iterable[BenchmarkInfo]) -> None:
         for each in benchmarks
     ]
     table(["started", "model", "node", "state", "accuracy>", "decode tokens/s>", "problem", "id"], rows)
+
+
+def _state(benchmark: BenchmarkInfo) -> str:
+    if benchmark.state != "open":
+        return benchmark.state
+    waits = ", waits for others" if benchmark.waits else ""
+    return f"{benchmark.done} of {benchmark.total}{waits}"
 
 
 def _accuracy(result: BenchmarkResult | None) -> str:

@@ -237,9 +237,9 @@ class Bar:
         self._shown = shown
         self._progress: Progress | None = None
 
-    def advance(self, fraction: float) -> None:
-        """Show this fraction, 0 to 1."""
-        self._show(self._doing, fraction)
+    def advance(self, fraction: float, note: str = "") -> None:
+        """Show this fraction, 0 to 1, and what there is to say about it."""
+        self._show(f"{self._doing} {note}" if note else self._doing, fraction)
 
     def wait(self, waiting: Waiting) -> None:
         """Show that it waits for memory, and for what."""

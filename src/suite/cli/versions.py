@@ -165,6 +165,7 @@ def promote(
 
     `suite alias ALIAS` shows how far it is, and `suite explain` why. Without gates it is promoted as soon as
     it is loaded, or with --canary when it is promoted again without that. Only the role operator may do this.
+    A promotion that has waited for 30 days ends.
 
     \b
     Examples:

@@ -39,6 +39,15 @@ Round: TypeAlias = tuple[int, int]
 """How many streams, and which round of them."""
 End: TypeAlias = BenchmarkFinished | BenchmarkFailed | BenchmarkCancelled
 
+PATIENCE_SECONDS: Final = 600.0
+"""So long a benchmark waits in all until nobody else uses its node."""
+LEAST_PATIENCE_SECONDS: Final = 10.0
+"""So long it waits before each round and each question at least, if others are there."""
+PAUSES: Final = 10
+"""So many times as long as a round or a question took, it waits for others before the next."""
+TOLD_SECONDS: Final = 60.0
+"""What it has waited longer than the log knows is told."""
+
 _EVALUATIONS: Final = UUID("c70c7b6c-d9ae-4fc7-b3fa-e7841ab9bce1")
 """The namespace of the ids of their evaluations."""
 
@@ -54,6 +63,12 @@ class Benchmark(msgspec.Struct, frozen=True, kw_only=True):
     rounds: Mapping[Round, RoundSample] = {}
     answers: Mapping[int, AnswerSample] = {}
     """By the line of the question."""
+    waits: bool = False
+    """Whether it waits until nobody else uses the node."""
+    interrupted: int = 0
+    """How often others came in the middle of a round or an answer, so that it was stopped."""
+    waited_seconds: float = 0.0
+    """For how long it has waited for others."""
     end: End | None = None
 
     @property
@@ -111,26 +126,34 @@ def evolve(benchmark: Benchmark, event: Event) -> Benchmark:
                 load=benchmark.load or event.load,
                 rounds={_round(each): each for each in event.rounds} | dict(benchmark.rounds),
                 answers={each.line: each for each in event.answers} | dict(benchmark.answers),
+                waits=event.waits,
+                interrupted=max(benchmark.interrupted, event.interrupted),
+                waited_seconds=max(benchmark.waited_seconds, event.waited_seconds),
             )
         case BenchmarkMoved() if benchmark.started is not None and benchmark.end is None:
-            # The speed is of a machine: what was measured on another one does not count.
+            # The speed is of a machine: what was measured on another one does not count, nor who used that.
             started = replace(benchmark.started, node=event.node, settings_key=event.settings_key)
-            return replace(benchmark, started=started, load=None, rounds={})
+            return Benchmark(started=started, answers=benchmark.answers)
         case BenchmarkFinished() | BenchmarkFailed() | BenchmarkCancelled() if benchmark.end is None:
-            return replace(benchmark, end=event)
+            return replace(benchmark, waits=False, end=event)
         case _:
             return benchmark
 
 
 def news(benchmark: Benchmark, measured: Benchmark) -> BenchmarkProgressed | None:
-    """The event of what was measured beyond what is known; None if that is nothing, or if it has ended."""
+    """The event of what was measured beyond what is known; None if that is nothing, or if it has ended.
+
+    That it waits, or does not any more, is worth one too, and so is each minute of waiting.
+    """
     started = benchmark.started
     if started is None or benchmark.end is not None:
         return None
     load = measured.load if benchmark.load is None else None
     rounds = tuple(each for key, each in measured.rounds.items() if key not in benchmark.rounds)
     answers = tuple(each for line, each in measured.answers.items() if line not in benchmark.answers)
-    if load is None and not rounds and not answers:
+    waited = measured.waited_seconds - benchmark.waited_seconds
+    is_worth_it = load is not None or rounds or answers or measured.waits != benchmark.waits
+    if not is_worth_it and waited < TOLD_SECONDS:
         return None
     return BenchmarkProgressed(
         benchmark_id=started.benchmark_id,
@@ -138,7 +161,32 @@ def news(benchmark: Benchmark, measured: Benchmark) -> BenchmarkProgressed | Non
         load=load,
         rounds=rounds,
         answers=answers,
+        waits=measured.waits,
+        interrupted=measured.interrupted,
+        waited_seconds=round(measured.waited_seconds, 1),
     )
+
+
+def with_known(measured: Benchmark, known: Benchmark) -> Benchmark:
+    """What was measured, with all that the log knows by now."""
+    return replace(
+        known,
+        load=known.load or measured.load,
+        rounds={**measured.rounds, **known.rounds},
+        answers={**measured.answers, **known.answers},
+        waits=measured.waits,
+        interrupted=max(measured.interrupted, known.interrupted),
+        waited_seconds=max(measured.waited_seconds, known.waited_seconds),
+    )
+
+
+def patience(benchmark: Benchmark, took: float) -> float:
+    """How long it waits before the next round or question until nobody else uses the node, in seconds.
+
+    `took`: how long the one before took. Ten minutes in all, and then so long that what it measures beside
+    others is a small part of the time, and that it ends nevertheless.
+    """
+    return max(PATIENCE_SECONDS - benchmark.waited_seconds, PAUSES * took, LEAST_PATIENCE_SECONDS)
 
 
 def differences(before: BenchmarkStarted, now: BenchmarkStarted) -> tuple[str, ...]:
@@ -229,6 +277,8 @@ def result_of(benchmark: Benchmark) -> BenchmarkResult:
         answer_tokens=started.answer_tokens,
         speed=tuple(_speeds(started.streams, benchmark.rounds.values())),
         disturbed_rounds=sum(each.disturbed for each in benchmark.rounds.values()),
+        interrupted=benchmark.interrupted,
+        waited_seconds=benchmark.waited_seconds,
         quality=_quality(started, benchmark.answers.values()) if started.questions else None,
     )
 
@@ -309,7 +359,7 @@ def round_of(
 ) -> RoundSample:
     """The sample of generations that were started together, and took so many seconds together.
 
-    `disturbed`: whether others generated meanwhile.
+    `disturbed`: whether others used the node meanwhile.
     """
     prompts = [_a_second(each.prompt_tokens, each.prompt_ms / 1000) for each in timed]
     speeds = [each.tokens_per_second for each in timed if each.tokens_per_second is not None]

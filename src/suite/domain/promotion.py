@@ -2,6 +2,7 @@
 
     found = findings(gates, new, old, canary)     # what evaluations and the canary say about each gate
     verdict(found)                                # "met", "open" until there is enough, or "missed"
+    next_step(promotion, outlook)                 # what is done next, or why it ends
 
 A gate is met when the confidence bound of the mean is on its right side, and missed when the other bound is
 on its wrong side. In between it is open: more evaluations will tell. The bounds are those of Student's t for
@@ -20,10 +21,18 @@ import msgspec
 from suite.domain.aliases import Promotion
 from suite.domain.students_t import quantile
 from suite.errors import GatesContradict
+from suite.messages.events import PromotionEnd
 from suite.messages.promotion import Estimate, Finding, Gates, MetricName, ScoreGate, Verdict
 
-Step: TypeAlias = Literal["stop", "load", "canary", "promote", "wait"]
+Step: TypeAlias = Literal["load", "canary", "promote", "wait"]
 """What is done next about a promotion."""
+
+MOST_WAIT_SECONDS: Final = 30 * 86_400.0
+"""So long a promotion waits, whatever for, since it was asked for last, or since its canary began."""
+LOAD_WAIT_SECONDS: Final = 3600.0
+"""So long the load may take to begin that is due: meanwhile the old version serves, and nobody minds."""
+SHARE_WAIT_SECONDS: Final = 60.0
+"""So long a canary may be without memory that others keep for good: the requests of its share fail."""
 
 EVALUATIONS: Final = 10
 """So many evaluations there must be before bounds are judged, if the gates do not say how many."""
@@ -170,21 +179,87 @@ def verdict(found: Sequence[Finding]) -> Verdict:
     return "open" if "open" in verdicts else "met"
 
 
-def next_step(promotion: Promotion, found: Verdict, *, is_ready: bool) -> Step:
-    """What is done next about a promotion. `is_ready`: whether its version is loaded.
+class End(NamedTuple):
+    """A promotion ends before its version serves."""
+
+    reason: PromotionEnd
+
+
+class Outlook(msgspec.Struct, frozen=True, kw_only=True):
+    """What is known about a promotion in the moment in which it is decided what is done next."""
+
+    verdict: Verdict = "open"
+    """Of its gates."""
+    is_there: bool = True
+    """Whether a node that has the version is there."""
+    is_ready: bool = False
+    """Whether the version is loaded on one."""
+    has_failed: bool = False
+    """Whether it has failed again and again since it was asked for."""
+    fits: bool = True
+    """Whether it could ever be loaded beside what serves and what is pinned."""
+    is_kept_out: bool = False
+    """Whether it is not in memory, and has no room there beside what other promotions keep."""
+    waited_seconds: float = 0.0
+    """Since it was asked for last, or its canary began."""
+    blocked_seconds: float = 0.0
+    """For how long its load is due on a node that is there and has not begun, or it is kept out."""
+
+
+def next_step(promotion: Promotion, outlook: Outlook) -> Step | End:
+    """What is done next about a promotion, or why it ends.
 
     With a share of the requests it comes to the canary first, for as long as the gates say. Without gates it
-    stays there, until somebody promotes it without one.
+    stays there, until somebody promotes it without one. Whatever it waits for, it ends some time: when that
+    cannot come any more, or has not come for too long.
     """
-    if found == "missed":
-        return "stop"
+    if (reason := _why_over(outlook)) is not None:
+        return End(reason)
+    step = _step(promotion, outlook)
+    if step in ("canary", "promote"):
+        return step
+    if (reason := _why_not_loaded(promotion, step, outlook)) is not None:
+        return End(reason)
+    return End("waited_too_long") if outlook.waited_seconds >= most_wait_seconds(promotion) else step
+
+
+def most_wait_seconds(promotion: Promotion) -> float:
+    """How long it may wait in the state that it is in; how long a canary was asked to be is not waiting."""
+    gates = promotion.gates
+    asked = gates.canary_seconds if gates is not None and promotion.is_canary else None
+    return MOST_WAIT_SECONDS + (asked or 0.0)
+
+
+def _why_over(outlook: Outlook) -> PromotionEnd | None:
+    if outlook.has_failed:
+        return "crash_loop"
+    return "gates" if outlook.verdict == "missed" else None
+
+
+def _step(promotion: Promotion, outlook: Outlook) -> Step:
     wants_share = promotion.canary_share > 0 and not promotion.is_canary
     stays = promotion.canary_share > 0 and promotion.gates is None
-    if not wants_share and (found == "open" or stays):
+    if not wants_share and (outlook.verdict == "open" or stays):
         return "wait"
-    if not is_ready:
+    if promotion.is_canary and not outlook.is_there:
+        return "wait"  # what serves answers its share
+    if not outlook.is_ready:
         return "load"
     return "canary" if wants_share else "promote"
+
+
+def _why_not_loaded(promotion: Promotion, step: Step, outlook: Outlook) -> PromotionEnd | None:
+    """Why a version that is to be in memory will not be, as its load is due or it has its share."""
+    has_share = promotion.is_canary and outlook.is_there
+    if step != "load" and not has_share:
+        return None
+    if not outlook.fits:
+        return "not_enough_memory"
+    if outlook.is_kept_out:
+        most = SHARE_WAIT_SECONDS if has_share else LOAD_WAIT_SECONDS
+        return "not_enough_memory" if outlook.blocked_seconds >= most else None
+    is_overdue = step == "load" and outlook.blocked_seconds >= LOAD_WAIT_SECONDS
+    return "waited_too_long" if is_overdue else None
 
 
 def estimate(values: Sequence[float], confidence: float) -> Estimate | None:

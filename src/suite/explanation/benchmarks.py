@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from suite.explanation.words import asked, counted, listed
-from suite.messages.benchmarks import Quality
+from suite.explanation.words import asked, counted, listed, span
+from suite.messages.benchmarks import BenchmarkResult, Quality
 from suite.messages.events import (
     BenchmarkCancelled,
     BenchmarkEvent,
@@ -30,11 +30,10 @@ def sentences(event: BenchmarkEvent) -> Iterator[str]:
             if event.answered:
                 yield f"{counted(event.answered, 'answer')} of before count."
         case BenchmarkProgressed():
-            rounds, answers = len(event.rounds), len(event.answers)
-            more = f"{counted(rounds, 'round')} and {counted(answers, 'answer')}"
-            yield f"{benchmark} has measured {more} more."
+            yield from _progressed(event, benchmark)
         case BenchmarkFinished():
             yield f"{benchmark} is finished: its result is the evaluation {event.evaluation_id}."
+            yield from _of_others(event.result)
             if event.result.quality is not None:
                 yield _quality(event.result.quality)
         case BenchmarkFailed():
@@ -56,6 +55,27 @@ def _started(event: BenchmarkStarted) -> Iterator[str]:
         verb = "is" if event.broken_line_count == 1 else "are"
         broken = f" {lines} of the set {verb} left out." if event.broken_line_count else ""
         yield f"It asks {counted(len(event.questions), 'question')}{judge}.{broken}"
+
+
+def _progressed(event: BenchmarkProgressed, benchmark: str) -> Iterator[str]:
+    rounds, answers = len(event.rounds), len(event.answers)
+    if rounds or answers or event.load is not None or not event.waits:
+        more = f"{counted(rounds, 'round')} and {counted(answers, 'answer')}"
+        yield f"{benchmark} has measured {more} more."
+    if event.waits:
+        waited = span(event.waited_seconds)
+        yield f"{benchmark} waits until nobody else uses the node: {waited} so far."
+
+
+def _of_others(result: BenchmarkResult) -> Iterator[str]:
+    """How it came along with those who used the node."""
+    if result.waited_seconds:
+        yield f"It waited {span(result.waited_seconds)} until nobody else used the node."
+    if result.interrupted:
+        yield f"What others had interrupted, {counted(result.interrupted, 'time')}, was measured again."
+    if result.disturbed_rounds:
+        rounds = counted(result.disturbed_rounds, "round")
+        yield f"Others used the node during {rounds}, as it had waited for them long enough."
 
 
 def _quality(quality: Quality) -> str:

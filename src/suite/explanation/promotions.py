@@ -83,7 +83,7 @@ def _why_stopped(event: PromotionStopped) -> str:
             return f"{event.detail}, and is quarantined"
         case "load_failed":
             return f"it could not be loaded: {event.detail}"
-        case "gone" | "not_enough_memory":
+        case "gone" | "not_enough_memory" | "waited_too_long":
             return event.detail
 
 

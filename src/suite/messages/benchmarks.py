@@ -20,7 +20,7 @@ Outcome: TypeAlias = Literal["passed", "failed", "unclear", "refused"]
 """`unclear`: the judge said neither PASS nor FAIL; `refused`: the service refused the question, such as one
 that is longer than the context. Neither counts for the accuracy."""
 BenchmarkState: TypeAlias = Literal["open", "finished", "failed", "cancelled"]
-"""`open`: it waits for its turn, runs, or waits for its node to come back."""
+"""`open`: it waits for its turn, or for others who use the node, runs, or waits for its node to come back."""
 
 
 class Question(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
@@ -89,7 +89,7 @@ class RoundSample(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     total_tokens_per_second: float
     """All tokens of all answers, by the time that all of them took together."""
     disturbed: bool = False
-    """Whether others generated on the node meanwhile."""
+    """Whether others used the node meanwhile."""
 
 
 class AnswerSample(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -169,4 +169,10 @@ class BenchmarkResult(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=T
     quality: Quality | None
     """Null: there was no set."""
     disturbed_rounds: int = 0
-    """In how many rounds others generated on the node meanwhile: the speed is then not the model's alone."""
+    """In how many rounds others used the node meanwhile, as it had waited for them long enough: the speed is
+    then not the model's alone."""
+    interrupted: int = 0
+    """How often others came in the middle of a round or an answer: it was stopped for them, does not count,
+    and was measured again."""
+    waited_seconds: float = 0.0
+    """For how long it waited for others."""

@@ -65,6 +65,8 @@ class Benchmarking(Signal, frozen=True, kw_only=True, tag="benchmarking"):
     done: int
     """How many of its rounds and questions are done."""
     total: int
+    waits: bool = False
+    """Whether it waits until nobody else uses the node."""
 
 
 class Replaying(Signal, frozen=True, kw_only=True, tag="replaying"):

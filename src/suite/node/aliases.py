@@ -313,13 +313,16 @@ class _Room(NamedTuple):
 
 def _room(view: NodeView, model_id: str, own: str, serving: Collection[str]) -> _Room:
     """`own`: the model that serves until the other one is ready, which may be the same one."""
-    needed = dict.fromkeys([model_id, *([own] if own in view.offered else [])])
+    needed = {model_id: view.need_of(model_id)}
+    if own in view.offered and own != model_id:
+        hosted = view.hosted.get(own)  # it keeps what it has
+        needed[own] = view.need_of(own) if hosted is None else hosted.footprint
     staying = {
         id: each.footprint
         for id, each in view.hosted.items()
         if id not in needed and (each.is_pinned or id in serving)
     }
-    need = total_of([*map(view.need_of, needed), *staying.values()])
+    need = total_of([*needed.values(), *staying.values()])
     return _Room(need, view.limits, tuple(staying))
 
 

@@ -34,6 +34,7 @@ from suite.node.appraisal import Appraisals
 from suite.node.benchmarks.asking import Asking
 from suite.node.benchmarks.benchmarks import Benchmarks
 from suite.node.benchmarks.job import Job
+from suite.node.benchmarks.others import Others
 from suite.node.breakers import Breakers
 from suite.node.cluster import ClusterWatch
 from suite.node.confinement import ModelConfinement
@@ -256,7 +257,7 @@ def make_node(
             new_id=env.new_id,
             clock=clock,
         ),
-        benchmarks=make_benchmarks(env, catalogue, versions, projections, fleet, generations),
+        benchmarks=make_benchmarks(env, catalogue, versions, projections, fleet, supervisor, generations),
         breakers=env.breakers,
         gateway=env.gateway,
         new_id=env.new_id,
@@ -271,6 +272,7 @@ def make_benchmarks(
     versions: VersionBook,
     projections: Projections,
     fleet: Fleet,
+    supervisor: Supervisor,
     generations: Generations,
 ) -> Benchmarks:
     """The benchmarks of this node's models."""
@@ -282,10 +284,13 @@ def make_benchmarks(
         generations=generations,
         new_id=env.new_id,
     )
+    others = Others(supervisor, generations, is_own=asking.is_own, clock=env.clock)
+    generations.on_begin = others.begins
     job = partial(
         Job,
         node=env.settings.node,
         asking=asking,
+        others=others,
         log=env.log,
         subjects=env.subjects,
         catalogue=catalogue,

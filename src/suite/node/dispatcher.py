@@ -105,6 +105,8 @@ class Dispatcher:
         Raises the error of the load or the actor's refusal, ActorCrashed, RequestTimeout, Unavailable or
         TooLarge.
         """
+        if issubclass(kind, Pooled):
+            self._generations.on_begin("")
         with self._measuring(operation, model.model_id, kind):
             async with self._supervisor.hold(model, terms, correlation_id=correlation_id) as instance:
                 with self._noting_refusals(model.model_id):

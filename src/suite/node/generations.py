@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Container, Iterable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
 from typing import NamedTuple
 
 import anyio
@@ -37,19 +37,6 @@ class Pending(NamedTuple):
     asked: Asked
 
 
-class OtherGenerations:
-    """The generations of others that run or wait on this node, or begin, while something is measured."""
-
-    def __init__(self, own: Container[str], running: Iterable[str]) -> None:
-        """`own`: the ids of those that are measured. `running`: those that run or wait already."""
-        self._own = own
-        self.count = sum(id not in own for id in set(running))
-
-    def note(self, generation_id: str) -> None:
-        """Note that a generation begins."""
-        self.count += generation_id not in self._own
-
-
 class Generations:
     """The generations of one node, from their request to their end."""
 
@@ -72,8 +59,9 @@ class Generations:
         self._pending: dict[str, Pending] = {}
         self._taken: dict[str, Taken] = {}
         """The ids that clients chose, of generations that have not ended."""
-        self._measured: set[OtherGenerations] = set()
-        """Those that are told of each generation that begins."""
+        self.on_begin: Callable[[str], None] = lambda _: None
+        """Called with the id of each generation that begins, and with none when vectors or scores are asked
+        for."""
         self.on_end: Callable[[str], None] = lambda _: None
         """Called with the id of each generation that has ended, or that no actor gets."""
         supervisor.leases.on_end = self._let_go
@@ -92,8 +80,7 @@ class Generations:
         asked = Asked(since=self._clock(), conversation_id=conversation_id, client=client)
         pending = Pending(generation_id, anyio.CancelScope(), model_id, asked)
         self._pending[generation_id] = pending
-        for measured in self._measured:
-            measured.note(generation_id)
+        self.on_begin(generation_id)
         try:
             with pending.scope:
                 yield pending
@@ -137,18 +124,8 @@ class Generations:
         """How many generations no actor has yet."""
         return len(self._pending)
 
-    @contextmanager
-    def others(self, own: Container[str]) -> Iterator[OtherGenerations]:
-        """Count the generations besides these that there are on this node during the block."""
-        found = OtherGenerations(own, self._known_ids())
-        self._measured.add(found)
-        try:
-            yield found
-        finally:
-            self._measured.discard(found)
-
-    def _known_ids(self) -> Iterator[str]:
-        """The ids of all that run or wait; some twice, as they are handed over."""
+    def ids(self) -> Iterator[str]:
+        """The ids of all generations that run or wait here; some twice, as they are handed over."""
         yield from self._pending
         for instance in self._supervisor.instances.values():
             yield from instance.leases

@@ -7,7 +7,7 @@ or this one after a restart, goes on where it was.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from typing import Final
 
 import anyio
@@ -18,17 +18,19 @@ from suite.domain import aliases
 from suite.domain.aliases import Alias, Promotion, Target
 from suite.domain.nodes import NodeView
 from suite.domain.placement import Wanted, eviction, place
-from suite.domain.promotion import Step, next_step, verdict
+from suite.domain.promotion import End, Outlook, Step, most_wait_seconds, next_step, verdict
 from suite.domain.versions import Version
 from suite.errors import (
     AdapterMismatch,
     AdapterNotFound,
     LoadFailed,
     ModelFileInvalid,
+    NotEnoughMemory,
     Quarantined,
     SuiteError,
     VersionGone,
 )
+from suite.explanation.words import span
 from suite.messages.actions.residency import LoadModelReply, LoadModelRequest
 from suite.messages.events import AliasEvent, PromotionEnd, TakenBackReason
 from suite.messages.promotion import Finding
@@ -56,6 +58,8 @@ class Promoter:
         """The promotions about which something is being done."""
         self._applied: set[str] = set()
         """Those, by id, of whose versions the adapters are known to be loaded."""
+        self._blocked: dict[str, float] = {}
+        """Since when promotions, by id, could not get memory (clock time)."""
 
     async def run(self) -> None:
         """Look every second while there is anything to look at, until cancelled."""
@@ -76,6 +80,7 @@ class Promoter:
         ids = {each.id for each in every if each is not None}
         self._node.aliases.forget_all_but(ids)
         self._applied &= ids
+        self._blocked = {id: since for id, since in self._blocked.items() if id in ids}
         for alias in known.values():
             for promotion in _watched(alias):
                 # By promotion: a load for one that was ended does not keep the next one from going on.
@@ -115,20 +120,82 @@ class Promoter:
         version = self._version(promotion.target)
         if version is None or not self._node.names.nodes(version):
             return await self._stop(alias, promotion, "gone", f"{promotion.target} is on no node any more")
-        if self._node.versions.quarantined(version) > self._node.versions.started(alias.name):
-            return await self._stop(alias, promotion, "crash_loop", f"{version.name} failed again and again")
-        if promotion.is_canary and not self._is_there(version):
-            waits = self._node.aliases.waits
-            waits[promotion.id] = (
-                f"a node that has {version.name}; until then {alias.target} gets all requests"
-            )
-            return None
-        found = await self._node.aliases.findings(alias.name, promotion)
-        where = self._loaded_on(version)
+        try:
+            found = await self._node.aliases.findings(alias.name, promotion)
+        except Exception:  # also what fails again and again has an end
+            if self._waited_seconds(alias) < most_wait_seconds(promotion):
+                raise
+            return await self._stop(alias, promotion, "waited_too_long", self._waited(alias, promotion))
+        outlook = self._outlook(alias, promotion, version, found)
+        step = next_step(promotion, outlook)
+        self._note_blocked(promotion, step, outlook, self._hosting(version))
+        if isinstance(step, End):
+            detail = self._detail(step, alias, promotion, version, found)
+            return await self._stop(alias, promotion, step.reason, detail, found)
+        return await self._do(step, alias, promotion, version, outlook, found)
+
+    def _outlook(
+        self, alias: Alias, promotion: Promotion, version: Version, found: tuple[Finding, ...]
+    ) -> Outlook:
+        versions = self._node.versions
         has_adapters = not version.registered.adapters or promotion.id in self._applied
-        step = next_step(promotion, verdict(found), is_ready=bool(where) and has_adapters)
-        await self._do(step, alias, promotion, version, where, found)
-        return None
+        is_kept_out = self._lacks_memory(promotion, version, versions.serving) is not None
+        since = self._blocked.get(promotion.id)
+        return Outlook(
+            verdict=verdict(found),
+            is_there=self._is_there(version),
+            is_ready=bool(self._loaded_on(version)) and has_adapters,
+            has_failed=versions.quarantined(version) > versions.started(alias.name),
+            fits=not is_kept_out or self._lacks_memory(promotion, version) is None,
+            is_kept_out=is_kept_out,
+            waited_seconds=self._waited_seconds(alias),
+            blocked_seconds=0.0 if since is None else self._node.clock() - since,
+        )
+
+    def _lacks_memory(
+        self, promotion: Promotion, version: Version, serving: Collection[str] = ()
+    ) -> NotEnoughMemory | None:
+        """Why a version cannot come into memory, beside these that serve too; None: it can, or is there."""
+        if self._hosting(version):
+            return None
+        return self._node.aliases.never_fits(version, promotion.old, serving=serving)
+
+    def _note_blocked(
+        self, promotion: Promotion, step: Step | End, outlook: Outlook, hosting: Collection[NodeView]
+    ) -> None:
+        """Remember since when it gets no memory that it is to have."""
+        is_due = step == "load" and outlook.is_there and not hosting
+        if is_due or (promotion.is_canary and outlook.is_kept_out):
+            self._blocked.setdefault(promotion.id, self._node.clock())
+        else:
+            self._blocked.pop(promotion.id, None)
+
+    def _waited_seconds(self, alias: Alias) -> float:
+        since = self._node.versions.waits_since(alias.name)
+        return 0.0 if since is None else max(0.0, (self._node.now() - since).total_seconds())
+
+    def _waited(self, alias: Alias, promotion: Promotion) -> str:
+        """What it has waited for, and how long, as far as that is known here."""
+        waits = self._node.aliases.waits.get(promotion.id, "")
+        what = f" for {waits}" if waits else ""
+        return f"it waited {span(self._waited_seconds(alias))}{what}; promote it again to go on"
+
+    def _detail(
+        self, end: End, alias: Alias, promotion: Promotion, version: Version, found: tuple[Finding, ...]
+    ) -> str:
+        """More about why it ends, for people."""
+        match end.reason:
+            case "crash_loop":
+                return f"{version.name} failed again and again"
+            case "gates":
+                return ", ".join(each.gate for each in found if each.verdict == "missed")
+            case "not_enough_memory":
+                serving = self._node.versions.serving
+                error = self._lacks_memory(promotion, version)
+                error = error or self._lacks_memory(promotion, version, serving)
+                return "" if error is None else error.message
+            case _:
+                return self._waited(alias, promotion)
 
     async def _do(
         self,
@@ -136,14 +203,11 @@ class Promoter:
         alias: Alias,
         promotion: Promotion,
         version: Version,
-        where: str,
+        outlook: Outlook,
         found: tuple[Finding, ...],
     ) -> None:
-        waits = self._node.aliases.waits
+        waits, where = self._node.aliases.waits, self._loaded_on(version)
         match step:
-            case "stop":
-                missed = ", ".join(each.gate for each in found if each.verdict == "missed")
-                await self._stop(alias, promotion, "gates", missed, found)
             case "load":
                 waits[promotion.id] = f"the load of {version.name}"
                 await self._load(alias, promotion, version)
@@ -155,18 +219,15 @@ class Promoter:
                 )
                 waits.pop(promotion.id, None)
             case "wait":
-                waits[promotion.id] = _waits_for(promotion, found)
+                waits[promotion.id] = _waits_for(alias, promotion, version, outlook, found)
 
     async def _load(self, alias: Alias, promotion: Promotion, version: Version) -> None:
         """Have the version loaded where it is best, beside the one that serves."""
         view = self._place(version)
-        is_there = view is not None and version.loaded_id in view.hosted  # its adapters are to be loaded
-        if not is_there and (error := self._node.aliases.never_fits(version, promotion.old)) is not None:
-            await self._stop(alias, promotion, "not_enough_memory", error.message)
-            return
         if view is None:
             self._node.aliases.waits[promotion.id] = f"a node that takes {version.name}"
             return
+        is_there = version.loaded_id in view.hosted  # its adapters are to be loaded
         serving = self._node.versions.loaded_id(promotion.old)
         leaving, wait_ms = () if is_there else _leaving(view, version, serving), 0
         if leaving is None:  # what is used all the time has to leave after its turn, as for other requests
@@ -195,12 +256,17 @@ class Promoter:
 
     def _loaded_on(self, version: Version) -> str:
         """A node that has the version ready; empty if none has."""
-        for view in self._node.fleet.views().hosting(version.loaded_id):
+        for view in self._hosting(version):
             hosted = view.hosted[version.loaded_id]
-            is_there = view.node in self._node.names.nodes(version)
-            if is_there and hosted.is_ready and hosted.sha256 in ("", version.loaded_sha256):
+            if hosted.is_ready and hosted.sha256 in ("", version.loaded_sha256):
                 return view.node
         return ""
+
+    def _hosting(self, version: Version) -> tuple[NodeView, ...]:
+        """The nodes that have the version, and its model in memory or on the way there."""
+        nodes = self._node.names.nodes(version)
+        views = self._node.fleet.views().hosting(version.loaded_id)
+        return tuple(each for each in views if each.node in nodes)
 
     # --- what was promoted --------------------------------------------------------------------------------
 
@@ -285,7 +351,13 @@ def _leaving(view: NodeView, version: Version, serving: str) -> tuple[str, ...] 
     return None if found is None else found[1]
 
 
-def _waits_for(promotion: Promotion, found: tuple[Finding, ...]) -> str:
+def _waits_for(
+    alias: Alias, promotion: Promotion, version: Version, outlook: Outlook, found: tuple[Finding, ...]
+) -> str:
+    if promotion.is_canary and not outlook.is_there:
+        return f"a node that has {version.name}; until then {alias.target} gets all requests"
+    if promotion.is_canary and outlook.is_kept_out:
+        return f"memory for {version.name} beside what other promotions keep"
     if promotion.gates is None:
         return "somebody who promotes it without a canary, or ends it"
     still = [each.gate for each in found if each.verdict == "open"]

@@ -43,6 +43,7 @@ class VersionBook:
         self._since: dict[str, int] = {}
         self._started: dict[str, int] = {}
         self._canaries: dict[str, datetime] = {}
+        self._waits: dict[str, datetime] = {}
         self._quarantined: dict[tuple[str, int], int] = {}
         """The newest quarantine of each version, by model and number."""
         self._failed: dict[tuple[str, str], int] = {}
@@ -96,6 +97,12 @@ class VersionBook:
     def canary_since(self, alias: str) -> datetime | None:
         """When the version got its share that is promoted to an alias; None: it has none."""
         return self._canaries.get(alias)
+
+    def waits_since(self, alias: str) -> datetime | None:
+        """Since when the promotion to an alias waits for what comes next: it was asked for last then, or its
+        canary began. None: there is none.
+        """
+        return self._waits.get(alias)
 
     def quarantined(self, version: Version) -> int:
         """The newest event that says that a version failed again and again; 0: there is none.
@@ -179,6 +186,10 @@ class VersionBook:
             self._started[event.alias] = seq
         if isinstance(event, CanaryStarted):
             self._canaries[event.alias] = time
+        if isinstance(event, PromotionStarted | CanaryStarted):
+            self._waits[event.alias] = time
+        if now.promotion is None:
+            self._waits.pop(event.alias, None)
         if now.promotion is None or not now.promotion.is_canary:
             self._canaries.pop(event.alias, None)
         if now.target != before.target:

@@ -33,6 +33,7 @@ SCHEMA: Final = """
         state TEXT NOT NULL,
         done INTEGER NOT NULL,
         total INTEGER NOT NULL,
+        waits INTEGER NOT NULL,
         code TEXT,
         message TEXT,
         evaluation_id TEXT,
@@ -46,8 +47,8 @@ SCHEMA: Final = """
 """
 
 _END: Final = (
-    "UPDATE benchmarks SET state = ?, ended_at = ?, code = ?, message = ?, evaluation_id = ?, result = ? "
-    "WHERE benchmark_id = ? AND state = 'open'"
+    "UPDATE benchmarks SET state = ?, waits = 0, ended_at = ?, code = ?, message = ?, evaluation_id = ?, "
+    "result = ? WHERE benchmark_id = ? AND state = 'open'"
 )
 _encode = msgspec.json.Encoder().encode
 _result = msgspec.json.Decoder(BenchmarkResult).decode
@@ -61,7 +62,8 @@ async def fold(db: aiosqlite.Connection, events: Sequence[Recorded]) -> None:
             case BenchmarkStarted():
                 await db.execute(
                     "INSERT INTO benchmarks (benchmark_id, model_id, node, cycle_id, started_at, state, "
-                    "done, total, seq) VALUES (?, ?, ?, ?, ?, 'open', 0, ?, ?) ON CONFLICT DO NOTHING",
+                    "done, total, waits, seq) VALUES (?, ?, ?, ?, ?, 'open', 0, ?, 0, ?) "
+                    "ON CONFLICT DO NOTHING",
                     (
                         fact.benchmark_id,
                         fact.model_id,
@@ -74,12 +76,13 @@ async def fold(db: aiosqlite.Connection, events: Sequence[Recorded]) -> None:
                 )
             case BenchmarkProgressed():
                 await db.execute(
-                    "UPDATE benchmarks SET done = done + ? WHERE benchmark_id = ?",
-                    (len(fact.rounds) + len(fact.answers), fact.benchmark_id),
+                    "UPDATE benchmarks SET done = done + ?, waits = ? WHERE benchmark_id = ?",
+                    (len(fact.rounds) + len(fact.answers), fact.waits, fact.benchmark_id),
                 )
             case BenchmarkMoved():
                 await db.execute(
-                    "UPDATE benchmarks SET node = ?, done = ? WHERE benchmark_id = ? AND state = 'open'",
+                    "UPDATE benchmarks SET node = ?, done = ?, waits = 0 "
+                    "WHERE benchmark_id = ? AND state = 'open'",
                     (fact.node, fact.answered, fact.benchmark_id),
                 )
             case BenchmarkFinished():
@@ -117,7 +120,7 @@ async def benchmarks(db: aiosqlite.Connection, request: GetBenchmarksRequest) ->
     rows, cursor = await page(
         db,
         "benchmarks",
-        "benchmark_id, model_id, node, cycle_id, ended_at, state, done, total, code, message, "
+        "benchmark_id, model_id, node, cycle_id, ended_at, state, done, total, waits, code, message, "
         "evaluation_id, result",
         "started_at",
         {"model_id": request.model_id, "state": request.state},
@@ -145,7 +148,7 @@ async def latest_results(
 
 def _told(row: tuple[Any, ...]) -> BenchmarkInfo:
     started_at, _, benchmark_id, model_id, node, cycle_id, ended_at, state, done, total, *rest = row
-    code, message, evaluation_id, result = rest
+    waits, code, message, evaluation_id, result = rest
     return BenchmarkInfo(
         benchmark_id=benchmark_id,
         model_id=model_id,
@@ -156,6 +159,7 @@ def _told(row: tuple[Any, ...]) -> BenchmarkInfo:
         cycle_id=cycle_id,
         done=done,
         total=total,
+        waits=bool(waits),
         code=code,
         message=message,
         evaluation_id=evaluation_id,

@@ -18,7 +18,7 @@ class EvaluationProjection(Projection):
     """Folds metrics, evaluations, benchmarks, loads, crashes and contents of models. Only samples expire."""
 
     name: ClassVar[str] = "evaluation"
-    version: ClassVar[int] = 4
+    version: ClassVar[int] = 5
     aggregates: ClassVar[tuple[str, ...]] = ("metric", "evaluation", "benchmark", "instance", "model")
     idempotent: ClassVar[frozenset[str]] = frozenset({"metric", "evaluation"})
     schema: ClassVar[str] = samples.SCHEMA + buckets.SCHEMA + scores.SCHEMA + benchmarks.SCHEMA + trust.SCHEMA

@@ -16,6 +16,8 @@ class RunBenchmarkRequest(Request, frozen=True, kw_only=True):
 
     It is a job of the node that has the model: it goes on when its requester has gone, and after a restart of
     the node. Benchmarks of a node run one after the other. The result is an evaluation of the model.
+
+    Others who use the node go first: what it measures is stopped when they come, and measured again later.
     """
 
     model_id: ModelId
@@ -98,6 +100,8 @@ class BenchmarkInfo(msgspec.Struct, frozen=True, kw_only=True):
     done: int
     """How many of its rounds and questions are done."""
     total: int
+    waits: bool = False
+    """Whether it waits until nobody else uses the node."""
     code: str | None
     """Why it failed: the stable code of the error."""
     message: str | None

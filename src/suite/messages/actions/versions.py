@@ -152,7 +152,7 @@ class PromoteAliasRequest(Request, frozen=True, kw_only=True):
     target: Version
     canary_share: Share = 0.0
     """Which part of the requests the new version gets meanwhile. Without gates it keeps that share until the
-    version is promoted without one."""
+    version is promoted without one, 30 days at most."""
     gates: Gates | None = None
     """Null: it is promoted as soon as it is ready."""
     take_back: tuple[TakeBackReason, ...] = ()

@@ -90,11 +90,12 @@ class Promoted(PromotionEvent, frozen=True, kw_only=True, omit_defaults=True):
 
 
 PromotionEnd: TypeAlias = Literal[
-    "requested", "gates", "crash_loop", "load_failed", "gone", "not_enough_memory"
+    "requested", "gates", "crash_loop", "load_failed", "gone", "not_enough_memory", "waited_too_long"
 ]
 """Why a promotion ended before its version was promoted. `gates`: evaluations show that one will not be met;
 `gone`: the version is on no node any more; `not_enough_memory`: no node that has it can have it beside what
-stays there, which is what serves until it is ready, and what is pinned."""
+stays there, which is what serves until it is ready, what is pinned, and what other promotions keep;
+`waited_too_long`: what it waited for has not come in time."""
 
 
 @event("alias", "promotion_stopped")

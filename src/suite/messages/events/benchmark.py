@@ -76,11 +76,17 @@ class BenchmarkMoved(BenchmarkEvent, frozen=True, kw_only=True, omit_defaults=Tr
 
 @event("benchmark", "progressed")
 class BenchmarkProgressed(BenchmarkEvent, frozen=True, kw_only=True, omit_defaults=True):
-    """More was measured, which need not be measured again after a restart."""
+    """More was measured, which need not be measured again after a restart; or it waits for others."""
 
     load: LoadSample | None = None
     rounds: tuple[RoundSample, ...] = ()
     answers: tuple[AnswerSample, ...] = ()
+    waits: bool = False
+    """Whether it waits until nobody else uses the node."""
+    interrupted: int = 0
+    """How often so far others came in the middle of a round or an answer, which was stopped for them."""
+    waited_seconds: float = 0.0
+    """For how long so far it has waited for others."""
 
 
 @event("benchmark", "finished")

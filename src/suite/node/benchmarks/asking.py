@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from itertools import count
 from typing import Final, NamedTuple
 
 import anyio
@@ -13,7 +14,14 @@ from suite.bus.connection import Connection
 from suite.client.replies import read_reply
 from suite.domain.benchmark import Timed, speed_prompt
 from suite.domain.judging import VERDICT_TOKENS, judge_prompt
-from suite.errors import Cancelled, GenerationFailed, NodeStopping, RequestTimeout, SuiteError
+from suite.errors import (
+    Cancelled,
+    GenerationFailed,
+    GenerationNotFound,
+    NodeStopping,
+    RequestTimeout,
+    SuiteError,
+)
 from suite.identity import NewId
 from suite.messages.actions.base import CLIENT_HEADER
 from suite.messages.actions.chat import ChatMessage
@@ -23,7 +31,7 @@ from suite.messages.actions.tokens import TokenizeReply, TokenizeRequest
 from suite.messages.benchmarks import LoadSample, Question
 from suite.messages.subjects import Subjects
 from suite.node.fleet.fleet import Fleet
-from suite.node.generations import Generations, OtherGenerations
+from suite.node.generations import Generations
 
 LOAD_WAIT_MS: Final = 600_000
 """How long a benchmark waits for memory."""
@@ -33,13 +41,12 @@ GENERATION_SECONDS: Final = 1200.0
 DEADLINE_MS: Final = 300_000
 """After this time an answer ends where it is."""
 CANCEL_SECONDS: Final = 2.0
+CANCEL_ATTEMPTS: Final = 4
+_ON_ITS_WAY_SECONDS: Final = 0.05
 REQUESTER: Final = "benchmark"
 """What stands in the events of the uses."""
 PRIORITY: Final = -6
 """Requests of others that come up to a minute later go first (`GenerateTextRequest.priority`)."""
-QUIET_SECONDS: Final = 10.0
-"""So long it is waited at most for a moment in which nobody else generates on this node."""
-_LOOK_SECONDS: Final = 0.05
 
 _HEADERS: Final = {CLIENT_HEADER: REQUESTER}
 
@@ -69,33 +76,18 @@ class Asking:
         self._subjects = subjects
         self._fleet = fleet
         self._generations = generations
-        self._new_id = new_id
-        self._own: set[str] = set()
-        """The generations on this node that benchmarks have asked for."""
+        self._prefix = f"{REQUESTER}-{new_id()}-"
+        """With it begin the ids of the generations that benchmarks of this node ask for, and no others."""
+        self._numbers = count(1)
 
     def require_service(self) -> None:
         """Check that this node takes new work. Raises NodeStopping while it is drained, or stops."""
         if self._fleet.own.is_draining:
             raise NodeStopping
 
-    async def quiet(self) -> None:
-        """Wait for a moment in which nobody else generates on this node, but not for long.
-
-        Who measures several generations at once takes the slots and the time of others: among users it is
-        busy for a part of the time only.
-        """
-        with anyio.move_on_after(QUIET_SECONDS):
-            while True:
-                with self.others() as others:
-                    if not others.count:
-                        return
-                await anyio.sleep(_LOOK_SECONDS)
-
-    @contextmanager
-    def others(self) -> Iterator[OtherGenerations]:
-        """Count the generations of others on this node during the block."""
-        with self._generations.others(self._own) as others:
-            yield others
+    def is_own(self, generation_id: str) -> bool:
+        """Whether a generation is one that a benchmark of this node has asked for."""
+        return generation_id.startswith(self._prefix)
 
     def instance_of(self, model_id: str) -> str:
         """The instance of a model on this node; empty if there is none."""
@@ -151,19 +143,20 @@ class Asking:
             max_tokens=VERDICT_TOKENS,
             temperature=0.0,
         )
-        message = await self._connection.request(
-            self._subjects.action("generate_text"),
-            msgspec.json.encode(request),
-            headers=_HEADERS,
-            timeout=GENERATION_SECONDS,
-        )
+        async with self._cancelling(request):
+            message = await self._connection.request(
+                self._subjects.action("generate_text"),
+                msgspec.json.encode(request),
+                headers=_HEADERS,
+                timeout=GENERATION_SECONDS,
+            )
         return _whole(read_reply(message.data, GenerateTextReply)).text
 
     def _request(self, model_id: str, **fields: object) -> GenerateTextRequest:
         return msgspec.convert(
             {
                 "model_id": model_id,
-                "generation_id": self._new_id(),
+                "generation_id": f"{self._prefix}{next(self._numbers)}",
                 "seed": 0,
                 "priority": PRIORITY,
                 "load_wait_ms": LOAD_WAIT_MS,
@@ -175,13 +168,8 @@ class Asking:
         )
 
     async def _here(self, request: GenerateTextRequest) -> GenerateTextReply:
-        """Generate on this node. Who is cancelled meanwhile, or gives up, takes the generation along.
-
-        Raises Cancelled and GenerationFailed.
-        """
-        assert request.generation_id is not None, "each has one of its own"
-        self._own.add(request.generation_id)
-        try:
+        """Generate on this node. Raises Cancelled and GenerationFailed."""
+        async with self._cancelling(request):
             reply = await self._fleet.ask(
                 self._node,
                 "generate_text",
@@ -190,17 +178,31 @@ class Asking:
                 headers=_HEADERS,
                 seconds=GENERATION_SECONDS,
             )
+        return _whole(reply)
+
+    @asynccontextmanager
+    async def _cancelling(self, request: GenerateTextRequest) -> AsyncIterator[None]:
+        """Who is cancelled in the block, or gives up, takes the generation along if it is on this node.
+
+        On another one, it is that of a judge, which says a few words.
+        """
+        assert request.generation_id is not None, "each has one of its own"
+        try:
+            yield
         except (anyio.get_cancelled_exc_class(), RequestTimeout):
             await self._cancel(request.generation_id)
             raise
-        finally:
-            self._own.discard(request.generation_id)
-        return _whole(reply)
 
     async def _cancel(self, generation_id: str) -> None:
-        with anyio.move_on_after(CANCEL_SECONDS, shield=True):
-            with suppress(SuiteError):  # it has ended, or its process does not hear
-                await self._generations.cancel(generation_id)
+        """Cancel a generation, also one that was asked for so lately that this node does not know it yet."""
+        with anyio.move_on_after(CANCEL_SECONDS, shield=True), suppress(SuiteError):
+            for _ in range(CANCEL_ATTEMPTS):
+                try:
+                    await self._generations.cancel(generation_id)
+                except GenerationNotFound:
+                    await anyio.sleep(_ON_ITS_WAY_SECONDS)
+                else:
+                    break
 
 
 def _whole(reply: GenerateTextReply) -> GenerateTextReply:

@@ -3,13 +3,17 @@
 What was measured goes into the log every few seconds, so that a restart repeats no more than that. Each
 append expects that nobody else has written about the benchmark meanwhile: who loses reads the log again, so
 that a cancelled benchmark ends, and no benchmark has two results.
+
+Others who use the node go first (`others.py`): a round, an answer or a judgement begins when nobody is there,
+is stopped when somebody comes, and is done anew when they have gone. What has waited long enough is done
+beside them (`suite.domain.benchmark.patience`), and says so.
 """
 
 from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from contextlib import aclosing
 from functools import partial
 from typing import Final, TypeVar
@@ -17,8 +21,18 @@ from typing import Final, TypeVar
 import anyio
 from msgspec.structs import replace
 
-from suite.catalogue import Catalogue
-from suite.domain.benchmark import UNKNOWN, Benchmark, Timed, evolve, finish, news, round_of
+from suite.catalogue import Catalogue, Model
+from suite.domain.benchmark import (
+    UNKNOWN,
+    Benchmark,
+    Timed,
+    evolve,
+    finish,
+    news,
+    patience,
+    round_of,
+    with_known,
+)
 from suite.domain.judging import verdict
 from suite.domain.trust import Evidence, quality
 from suite.errors import (
@@ -56,6 +70,7 @@ from suite.messages.events import BenchmarkFailed, BenchmarkStarted, Event
 from suite.messages.subjects import Subjects
 from suite.node.benchmarks.asking import LOAD_WAIT_MS, Answer, Asking
 from suite.node.benchmarks.checking import check
+from suite.node.benchmarks.others import LOOK_SECONDS, Others
 from suite.node.versions import Names, VersionBook
 from suite.projections.projector import Projector
 from suite.projections.trust import evidence_of
@@ -113,6 +128,7 @@ class Job:
         *,
         node: str,
         asking: Asking,
+        others: Others,
         log: Log,
         subjects: Subjects,
         catalogue: Catalogue,
@@ -124,6 +140,7 @@ class Job:
         self._id = benchmark_id
         self._node = node
         self._asking = asking
+        self._others = others
         self._log = log
         self._aggregate = subjects.aggregate(BenchmarkStarted.aggregate, benchmark_id)
         self._catalogue = catalogue
@@ -137,6 +154,8 @@ class Job:
         self._measured = UNKNOWN
         """That, and what it has not been told yet."""
         self._told_at = -math.inf
+        self._took = 0.0
+        """How long the last round or answer took, in seconds."""
         self._crashes = 0
 
     async def run(self) -> None:
@@ -174,6 +193,8 @@ class Job:
         """Measure what is left. Raises the errors that are of the model."""
         await self._check_model(started)
         if self._measured.load is None:
+            await self._until_quiet(self._model(started))
+            await self._go_on()
             load = await self._patiently(partial(self._asking.load, started.model_id))
             self._measured = replace(self._measured, load=load)  # the log is told with the first sample
         await self._measure_speed(started)
@@ -195,12 +216,11 @@ class Job:
             raise _changed(started, "settings or adapters")
 
     async def _measure_speed(self, started: BenchmarkStarted) -> None:
-        left = list(self._measured.rounds_left())
+        left, model = list(self._measured.rounds_left()), self._model(started)
         if left:  # the first use after a load is slower, as pages of the file are still on the disk
-            await self._patiently(partial(self._round, started, 1, started.rounds))
+            await self._giving_way(partial(self._round, started, 1, started.rounds), model)
         for streams, number in left:
-            await self._asking.quiet()
-            sample = await self._patiently(partial(self._round, started, streams, number))
+            sample = await self._giving_way(partial(self._round, started, streams, number), model)
             rounds = {**self._measured.rounds, (streams, number): sample}
             await self._note(replace(self._measured, rounds=rounds))
 
@@ -218,7 +238,7 @@ class Job:
         ]
         timed: list[Timed] = []
         failures: list[SuiteError] = []
-        model_id = self._catalogue.resolve(started.model_id).model_id
+        model_id = self._model(started).model_id
         instance = self._asking.instance_of(model_id)
 
         async def generate(tokens: tuple[int, ...], scope: anyio.CancelScope) -> None:
@@ -228,17 +248,17 @@ class Job:
                 failures.append(error)
                 scope.cancel()
 
-        begun = self._clock()
-        with self._asking.others() as others:
-            async with anyio.create_task_group() as tasks:
-                for tokens in prompts:
-                    tasks.start_soon(generate, tokens, tasks.cancel_scope)
+        begun, were_there, count = self._clock(), self._others.are_there(), self._others.count
+        async with anyio.create_task_group() as tasks:
+            for tokens in prompts:
+                tasks.start_soon(generate, tokens, tasks.cancel_scope)
         seconds = self._clock() - begun
         if failures:
             raise failures[0]
         if self._asking.instance_of(model_id) != instance:
             raise ModelUnloading(f"{model_id} has made way for other models")
-        return round_of(streams, number, timed, seconds=seconds, disturbed=others.count > 0)
+        is_disturbed = were_there or self._others.count > count
+        return round_of(streams, number, timed, seconds=seconds, disturbed=is_disturbed)
 
     async def _ask_questions(self, started: BenchmarkStarted) -> None:
         """Ask all questions, and then the judge: so the two models need not be in memory together.
@@ -246,9 +266,11 @@ class Job:
         Answers are kept nowhere but here. After a restart, those that no judge has seen are asked for again.
         """
         to_judge: list[tuple[NumberedQuestion, Answer]] = []
+        model = self._model(started)
         for each in list(self._measured.questions_left()):
             try:
-                answer = await self._patiently(partial(self._asking.answer, started.model_id, each.question))
+                ask = partial(self._asking.answer, started.model_id, each.question)
+                answer = await self._giving_way(ask, model)
             except _OF_THE_MODEL:
                 raise
             except SuiteError as error:
@@ -266,7 +288,7 @@ class Job:
         """What a judge says of an answer. A judge that refuses it, because it is too long, has no verdict."""
         problem = ""
         try:
-            said = await self._patiently(partial(self._asking.judgement, judge, asked.question, answer.text))
+            said = await self._giving_way(partial(self._asking.judgement, judge, asked.question, answer.text))
         except _OF_THE_MODEL as error:
             raise type(error)(f"the judge {judge}: {error.message}") from None
         except SuiteError as error:
@@ -277,6 +299,68 @@ class Job:
         return AnswerSample(
             line=asked.line, outcome=outcome, latency_ms=answer.timed.latency_ms, problem=problem
         )
+
+    def _model(self, started: BenchmarkStarted) -> Model:
+        """The model that is in memory for what is measured. Raises ModelNotFound and ModelFileGone."""
+        return self._catalogue.resolve(started.model_id)
+
+    # --- users, and all else that passes ------------------------------------------------------------------
+
+    async def _giving_way(self, work: Callable[[], Awaitable[T]], model: Model | None = None) -> T:
+        """Do work while nobody else uses this node: when somebody comes it is stopped, and done anew later.
+
+        `model`: the one on this node that it is done with; None: one that may be elsewhere, of which nothing
+        is measured. Raises the errors of `_patiently`.
+        """
+        while True:
+            is_quiet, count = await self._until_quiet(model), self._others.count
+            await self._go_on()
+            began = self._clock()
+            done: list[T] = []
+            with anyio.CancelScope() as scope:
+                async with background() as tasks:
+                    if is_quiet:
+                        tasks.start_soon(self._stop_for_others, scope, count, self._own_models(model))
+                    done.append(await self._patiently(work))
+            if done:  # also if somebody came in the moment in which it was done
+                self._took = self._clock() - began
+                return done[0]
+            self._measured = replace(self._measured, interrupted=self._measured.interrupted + 1)
+
+    async def _stop_for_others(self, scope: anyio.CancelScope, count: int, models: Collection[str]) -> None:
+        await self._others.come(count, models)
+        scope.cancel()
+
+    def _own_models(self, model: Model | None) -> Collection[str]:
+        """The models that may be loaded for this benchmark while it measures with this one."""
+        if model is not None:
+            return (model.model_id,)
+        assert self._known.started is not None, "it was started"
+        return (self._catalogue.canonical(self._known.started.judge),)
+
+    async def _until_quiet(self, model: Model | None) -> bool:
+        """Wait until nobody else uses this node. Returns whether that is so: it is not waited for ever.
+
+        If that takes long the log is told that it waits.
+        """
+        began, before = self._clock(), self._measured.waited_seconds
+        most = patience(self._measured, self._took)
+        while not self._others.are_gone_for(model):
+            waited = self._clock() - began
+            waits = waited >= TELL_SECONDS
+            self._measured = replace(self._measured, waits=waits, waited_seconds=before + waited)
+            if waited >= most:
+                return False
+            if waits:
+                await self._tell()
+            await anyio.sleep(LOOK_SECONDS)
+        return True
+
+    async def _go_on(self) -> None:
+        """Have the log know that it does not wait any more."""
+        self._measured = replace(self._measured, waits=False)
+        if self._known.waits:
+            await self._settle(self._news)
 
     async def _patiently(self, work: Callable[[], Awaitable[T]]) -> T:
         """Do work, again and again while it fails for a reason that passes. Raises its other errors."""
@@ -305,7 +389,11 @@ class Job:
     async def _note(self, measured: Benchmark) -> None:
         """Keep what was measured, and tell the log of it now and then."""
         self._measured = measured
-        if self._clock() - self._told_at >= TELL_SECONDS:
+        await self._tell()
+
+    async def _tell(self) -> None:
+        """Tell the log what it does not know yet, if it was not told anything just before."""
+        if self._clock() - self._told_at >= TELL_SECONDS and self._news(self._known):
             await self._settle(self._news)
             self._told_at = self._clock()
 
@@ -373,7 +461,7 @@ class Job:
                 await anyio.sleep(RETRY_SECONDS)
             else:
                 break
-        self._measured = _with(self._measured, self._known)
+        self._measured = with_known(self._measured, self._known)
 
 
 def _changed(started: BenchmarkStarted, what: str) -> Conflict:
@@ -389,14 +477,4 @@ async def _checked(asked: NumberedQuestion, answer: Answer) -> AnswerSample:
         outcome="passed" if problem is None else "failed",
         latency_ms=answer.timed.latency_ms,
         problem=problem or "",
-    )
-
-
-def _with(measured: Benchmark, known: Benchmark) -> Benchmark:
-    """What was measured, with all that the log knows."""
-    return replace(
-        known,
-        load=known.load or measured.load,
-        rounds={**measured.rounds, **known.rounds},
-        answers={**measured.answers, **known.answers},
     )

@@ -232,8 +232,8 @@ function tableOfBenchmarks(benchmarks) {
   );
 }
 
-function stateOf({state, done, total, code}) {
-  if (state === "open") return badge("busy", `${done} of ${total}`);
+function stateOf({state, done, total, waits, code}) {
+  if (state === "open") return badge("busy", `${done} of ${total}${waits ? ", waits for others" : ""}`);
   if (state === "failed") return badge("bad", code ?? state);
   return badge(state === "finished" ? "good" : "hollow", state);
 }
