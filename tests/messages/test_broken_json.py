@@ -54,3 +54,6 @@ def test_json_is_nested_no_deeper_than_all_who_read_it_can_follow() -> None:
     for deep in (b'{"a":%s}' % (b"[" * MOST_LEVELS + b"]" * MOST_LEVELS), b'{"a":' * 950 + b"1" + b"}" * 950):
         with pytest.raises(InvalidJson, match="nested too deeply"):
             parse(deep)
+    with pytest.raises(InvalidRequest, match="not an object"):
+        parse(b'"%s"' % (b"[" * 1000))
+    parse(b'{"a": "\\"%s", "b\\\\": "%s"}' % (b"[" * 1000, b"{" * 1000))

@@ -454,6 +454,32 @@ async def test_users_who_never_leave_are_waited_for_but_not_for_ever(
     assert of._measured.interrupted == 0
 
 
+async def test_users_who_always_come_back_interrupt_it_but_not_for_ever(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Each time it begins nobody is there; what is lost then counts as if it had waited."""
+    monkeypatch.setattr(domain, "PATIENCE_SECONDS", 5.0)
+    monkeypatch.setattr(domain, "LEAST_PATIENCE_SECONDS", 3.0)
+    others, now = Company(visits=1_000), [0.0]
+
+    def clock() -> float:
+        now[0] += 0.25
+        return now[0]
+
+    async def work() -> str:
+        for _ in range(4):  # somebody comes before it is over
+            await anyio.wait_all_tasks_blocked()
+        return "done"
+
+    of = started(job(Scripted(), others, clock))
+    assert await of._giving_way(work, MODEL) == "done"
+    first = of._measured.interrupted
+    assert 0 < first < 1_000
+    assert of._measured.waited_seconds == pytest.approx(5.0, abs=1.0)
+    assert await of._giving_way(work, MODEL) == "done"
+    assert 0 < of._measured.interrupted - first < first, "the next one gives way as well, for less long"
+
+
 async def test_memory_that_others_use_for_long_ends_no_benchmark(monkeypatch: pytest.MonkeyPatch) -> None:
     """But a model that cannot fit does, which is said at once."""
     monkeypatch.setattr(job_module, "RETRY_SECONDS", 0.0)

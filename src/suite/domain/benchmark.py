@@ -183,10 +183,12 @@ def with_known(measured: Benchmark, known: Benchmark) -> Benchmark:
 def patience(benchmark: Benchmark, took: float) -> float:
     """How long it waits before the next round or question until nobody else uses the node, in seconds.
 
-    `took`: how long the one before took. Ten minutes in all, and then so long that what it measures beside
-    others is a small part of the time, and that it ends nevertheless.
+    What was cut because somebody came counts as waited for. `took`: how long the one before took. Ten minutes
+    in all, and then so long that what it measures beside others is a small part of the time, and that it ends
+    nevertheless: no single wait is longer than ten minutes.
     """
-    return max(PATIENCE_SECONDS - benchmark.waited_seconds, PAUSES * took, LEAST_PATIENCE_SECONDS)
+    pause = min(PAUSES * took, PATIENCE_SECONDS)
+    return max(PATIENCE_SECONDS - benchmark.waited_seconds, pause, LEAST_PATIENCE_SECONDS)
 
 
 def differences(before: BenchmarkStarted, now: BenchmarkStarted) -> tuple[str, ...]:

@@ -24,11 +24,12 @@ FIRST_PATIENCE = 64
 LONGEST_PATIENCE = 512
 """After a trial there is none for so many times as long as it took; trials take that part of the time."""
 _TRIAL_STEPS = 32
-"""A trial ends after so many steps of which none was measured, as when a draft model reads a long prompt."""
+"""A trial ends after so many steps of which none was measured, as when a draft model reads a long prompt; it
+counts as so many times as long as a step without drafts."""
 _GROWTH = 4
 """A step has at most so many times as many drafts as any that was measured."""
 _SURPRISE = 0.75
-"""A step that takes less than this part of what it was thought to take says that something has changed."""
+"""A trial goes on while its steps take less than this part of what they were thought to take."""
 
 _MANY_AGREED = 32
 """After so many right guesses, one more makes no difference."""
@@ -97,7 +98,7 @@ class Acceptance:
 
 class Trials:
     """When something else is tried than what is thought best: what a step takes changes, with the threads for
-    it and its place. They take a small part of the time, and less and less while they find nothing new."""
+    it and its place. They take a small part of the time, and less and less of it."""
 
     def __init__(self) -> None:
         self._patience = FIRST_PATIENCE

@@ -14,7 +14,7 @@ MetricName: TypeAlias = Literal["trust", "accuracy", "latency"]
 Verdict: TypeAlias = Literal["met", "open", "missed"]
 """`open`: the evaluations that there are do not tell yet."""
 _MOST = 1_000_000_000
-"""More than this can never be: such a promotion would wait for ever."""
+"""More than this is a slip of the finger, and too much for what counts it."""
 
 
 class ScoreGate(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):

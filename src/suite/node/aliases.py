@@ -190,6 +190,10 @@ class Aliases:
 
     def _check_name(self, name: str) -> None:
         """Raises AliasTaken, and InvalidRequest for a name that is read as a version or is hard to type."""
+        if self._names.is_model(name):
+            raise AliasTaken(f"{name!r} is the id of a model: choose another name for the alias")
+        if name in self._book.aliases:
+            return  # older versions took some that are refused now
         if AT in name:
             raise InvalidRequest(f"field 'alias': {name[:80]!r} has an {AT}, which stands before a version")
         if strange := next((each for each in name if not each.isalnum() and each not in _MARKS), None):
@@ -199,11 +203,9 @@ class Aliases:
             )
         if not name[0].isalnum() or not _DOTS.isdisjoint(name.split("/")):
             raise InvalidRequest(
-                f"field 'alias': {name[:80]!r} would be read as an option or as a path: begin with a letter "
-                "or a digit"
+                f"field 'alias': {name[:80]!r} could be read as an option or as a path: begin with a letter "
+                "or a digit, and have no . or .. between slashes"
             )
-        if self._names.is_model(name):
-            raise AliasTaken(f"{name!r} is the id of a model: choose another name for the alias")
 
     def _target(self, text: str) -> Target:
         """What a text names: a version of a model, or a model at whichever version it is."""

@@ -193,7 +193,7 @@ class Job:
         """Measure what is left. Raises the errors that are of the model."""
         await self._check_model(started)
         if self._measured.load is None:
-            await self._until_quiet(self._model(started))
+            await self._until_quiet(self._model(started), patience(self._measured, self._took))
             await self._go_on()
             load = await self._patiently(partial(self._asking.load, started.model_id))
             self._measured = replace(self._measured, load=load)  # the log is told with the first sample
@@ -309,23 +309,33 @@ class Job:
     async def _giving_way(self, work: Callable[[], Awaitable[T]], model: Model | None = None) -> T:
         """Do work while nobody else uses this node: when somebody comes it is stopped, and done anew later.
 
-        `model`: the one on this node that it is done with; None: one that may be elsewhere, of which nothing
-        is measured. Raises the errors of `_patiently`.
+        It is not stopped any more when that has taken too long, with what was waited: so it ends, whoever
+        comes. `model`: the one on this node that it is done with; None: one that may be elsewhere, of which
+        nothing is measured. Raises the errors of `_patiently`.
         """
+        left = patience(self._measured, self._took)
         while True:
-            is_quiet, count = await self._until_quiet(model), self._others.count
+            began, before = self._clock(), self._measured.waited_seconds
+            is_quiet, count = await self._until_quiet(model, left), self._others.count
             await self._go_on()
-            began = self._clock()
             done: list[T] = []
             with anyio.CancelScope() as scope:
                 async with background() as tasks:
-                    if is_quiet:
+                    if is_quiet and left > 0:
                         tasks.start_soon(self._stop_for_others, scope, count, self._own_models(model))
-                    done.append(await self._patiently(work))
+                    done.append(await self._patiently(partial(self._timed, work)))
             if done:  # also if somebody came in the moment in which it was done
-                self._took = self._clock() - began
                 return done[0]
-            self._measured = replace(self._measured, interrupted=self._measured.interrupted + 1)
+            lost = self._clock() - began
+            left -= lost
+            interrupted = self._measured.interrupted + 1
+            self._measured = replace(self._measured, interrupted=interrupted, waited_seconds=before + lost)
+
+    async def _timed(self, work: Callable[[], Awaitable[T]]) -> T:
+        began = self._clock()
+        done = await work()
+        self._took = self._clock() - began
+        return done
 
     async def _stop_for_others(self, scope: anyio.CancelScope, count: int, models: Collection[str]) -> None:
         await self._others.come(count, models)
@@ -338,13 +348,12 @@ class Job:
         assert self._known.started is not None, "it was started"
         return (self._catalogue.canonical(self._known.started.judge),)
 
-    async def _until_quiet(self, model: Model | None) -> bool:
-        """Wait until nobody else uses this node. Returns whether that is so: it is not waited for ever.
+    async def _until_quiet(self, model: Model | None, most: float) -> bool:
+        """Wait until nobody else uses this node, `most` seconds at most. Returns whether that is so.
 
         If that takes long the log is told that it waits.
         """
         began, before = self._clock(), self._measured.waited_seconds
-        most = patience(self._measured, self._took)
         while not self._others.are_gone_for(model):
             waited = self._clock() - began
             waits = waited >= TELL_SECONDS
