@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import suppress
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from typing import Any
 
 import anyio
@@ -31,6 +31,7 @@ from support.command import Command
 from support.fleet import PATIENCE_SECONDS, Fleet, access, fleet
 from support.lasting import lasting
 from support.models import CHAT_TEMPLATE, tiny_model
+from support.nats import operator_of
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -51,8 +52,18 @@ async def three(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Fleet
         tiny_model(each / f"of-{name}.gguf", context=4096)
         tiny_model(each / "shared.gguf", chat_template=CHAT_TEMPLATE, context=4096)
         tiny_model(each / "odd.gguf", seed=int(name == "box3"))
-    async with lasting(fleet(models, directory)) as found:
+    async with lasting(patient(fleet(models, directory))) as found:
         yield found
+
+
+@asynccontextmanager
+async def patient(started: AbstractAsyncContextManager[Fleet]) -> AsyncIterator[Fleet]:
+    """A fleet whose client waits longer than others do: disks of busy machines stand still for seconds."""
+    async with started as found:
+        patience = PATIENCE_SECONDS
+        client = operator_of(found.server, request_seconds=patience, silence_seconds=patience)
+        async with client as found.client:
+            yield found
 
 
 async def many(work: Callable[[int], Awaitable[None]], count: int = REQUESTS) -> None:

@@ -16,6 +16,7 @@ import suite
 from suite.bus.connection import Connection
 from suite.bus.embedded import EmbeddedServer
 from suite.client import Client
+from suite.client.session import REQUEST_SECONDS, SILENCE_SECONDS
 from suite.identity import new_id
 from suite.log.mirror import keep_mirror
 from suite.messages.subjects import Subjects
@@ -45,13 +46,24 @@ async def mirrored_nats(directory: Path, *, is_shared: bool = False) -> AsyncIte
 
 
 @asynccontextmanager
-async def operator_of(server: EmbeddedServer) -> AsyncIterator[Client]:
+async def operator_of(
+    server: EmbeddedServer,
+    *,
+    request_seconds: float = REQUEST_SECONDS,
+    silence_seconds: float = SILENCE_SECONDS,
+) -> AsyncIterator[Client]:
     """A client of what serves on this NATS, with an operator's rights."""
     with pytest.MonkeyPatch.context() as environ:
         environ.setenv("SUITE_NATS_READER_USER", str(server.consumer.user))
         environ.setenv("SUITE_NATS_READER_PASSWORD", str(server.consumer.password))
         access = server.operator
-        async with suite.connect(access.url, user=access.user, password=access.password) as client:
+        async with suite.connect(
+            access.url,
+            user=access.user,
+            password=access.password,
+            request_seconds=request_seconds,
+            silence_seconds=silence_seconds,
+        ) as client:
             yield client
 
 
